@@ -1,0 +1,258 @@
+/* novaq.h - the public interface of libnovaq, the only installed header.
+ *
+ * novaq makes large language models small (1-4 bits per weight) and runs the
+ * result. Everything the command line does is reachable from here.
+ *
+ * Conventions
+ *  - Fallible functions return novaq_status (0 = NOVAQ_OK) and, unless err is
+ *    NULL, describe the failure in *err: one line naming file and offset.
+ *  - Out-parameters come first and are set to NULL on failure; what they
+ *    receive on success is the caller's, to be released as documented.
+ *  - Option structs are initialised with their _INIT macro; struct_size lets
+ *    the library add fields later.
+ *  - Reports are JSON text (UTF-8, NUL-terminated), freed by novaq_free().
+ *  - Threads: different objects may be used from different threads; one object
+ *    by one thread at a time, unless stated. The library keeps no global state.
+ *  - The library never prints, exits or aborts.
+ */
+#ifndef NOVAQ_H
+#define NOVAQ_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define NOVAQ_VERSION "0.1.0"
+
+#if defined(__GNUC__)
+#define NOVAQ_API   __attribute__((visibility("default")))
+#define NOVAQ_CHECK __attribute__((warn_unused_result))
+#else
+#define NOVAQ_API
+#define NOVAQ_CHECK
+#endif
+
+/* ---- status ------------------------------------------------------------ */
+
+typedef enum novaq_status {
+    NOVAQ_OK = 0,
+    NOVAQ_E_ARG = -1,         /* a parameter is out of range or contradicts another */
+    NOVAQ_E_MEMORY = -2,      /* allocation failed or a limit was reached */
+    NOVAQ_E_IO = -3,          /* the operating system refused a file operation */
+    NOVAQ_E_FORMAT = -4,      /* a file is malformed */
+    NOVAQ_E_UNSUPPORTED = -5, /* well-formed, but not something novaq can do */
+    NOVAQ_E_VERIFY = -6,      /* a hash or a structural promise does not hold */
+    NOVAQ_E_NETWORK = -7,     /* network or authorization */
+    NOVAQ_E_INTERRUPTED = -8, /* a progress callback asked to stop */
+    NOVAQ_E_NUMERIC = -9,     /* NaN or infinity where a number is needed */
+    NOVAQ_E_NOSPACE = -10     /* the disk is full */
+} novaq_status;
+
+typedef struct novaq_error {
+    novaq_status code;
+    char msg[512]; /* one line, no newline, NUL-terminated */
+} novaq_error;
+
+/* A short fixed name for a status ("malformed file"). Never NULL. */
+NOVAQ_API const char *novaq_status_name(novaq_status s);
+
+/* Frees any report or string this library returned. NULL is fine. */
+NOVAQ_API void novaq_free(void *p);
+
+/* ---- progress ---------------------------------------------------------- */
+
+typedef struct novaq_progress {
+    const char *phase; /* "compress", "perplexity", ...; borrowed */
+    const char *item;  /* tensor or chunk at work, may be ""; borrowed */
+    uint64_t done;     /* units finished */
+    uint64_t total;    /* units in all, 0 if unknown */
+    const char *unit;  /* "B", "tokens", ...; borrowed */
+    double value;      /* a running figure (perplexity), NaN if none */
+} novaq_progress;
+
+/* Called now and then from one thread at a time. Return nonzero to stop the
+ * operation, which then returns NOVAQ_E_INTERRUPTED and leaves nothing
+ * half-written behind. */
+typedef int (*novaq_progress_fn)(void *ctx, const novaq_progress *p);
+
+/* Receives generated text as it appears: len bytes, always whole UTF-8
+ * sequences. Return nonzero to stop generating (not an error). */
+typedef int (*novaq_text_fn)(void *ctx, const char *text, size_t len);
+
+/* ---- compress ---------------------------------------------------------- */
+
+typedef struct novaq_compress_options {
+    size_t struct_size;
+    const char *input;  /* path: .safetensors, index.json, .gguf or a directory */
+    const char *output; /* directory, or file when single_file; unused for a plan */
+    int single_file;    /* 1: one SafeTensors-compatible file; 0: directory form */
+    double target_bits; /* budget in bits per weight over quantized tensors, 0.5-8 */
+    /* The paper's literal parameters. paper != 0 selects its two-level product
+     * quantization exactly; otherwise the planner picks sliding schemes. */
+    int paper;
+    unsigned level1_centroids; /* K1, 2-256 */
+    unsigned level2_centroids; /* K2, 2-256 (1: no second level) */
+    unsigned max_subspace_dim; /* 1-64 */
+    unsigned min_subspace_dim; /* 1-32 */
+    unsigned subspaces;        /* seed spelling: subvector length; 0 = unset */
+    unsigned max_iterations;   /* codebook training rounds, 1-1000 */
+    double tolerance;          /* relative MSE improvement that ends training */
+    uint64_t seed;
+    double outlier_percentile;       /* paper normalization: share of rows rescaled */
+    const char *normalize;           /* "rotate" (default), "row", "paper", "none" */
+    const char *scheme;              /* one scheme for every quantized tensor, or NULL */
+    const char *const *tensor_types; /* "REGEX=SCHEME", first match wins */
+    size_t tensor_type_count;
+    unsigned segment_rows; /* rows coded as one chain, default 256 */
+    int keep_embedding;    /* token embedding and head stay as in the source */
+    unsigned threads;      /* 0 = one per online CPU */
+    novaq_progress_fn progress;
+    void *progress_ctx;
+} novaq_compress_options;
+
+#define NOVAQ_COMPRESS_OPTIONS_INIT                                                                \
+    {                                                                                              \
+        sizeof(novaq_compress_options), 0, 0, 0, 1.5, 0, 16, 8, 16, 4, 0, 100, 1e-4, 42, 0.01,     \
+            "rotate", 0, 0, 0, 256, 0, 0, 0, 0                                                     \
+    }
+
+/* Compresses a model into a new artifact. *report (may be NULL) receives the
+ * manifest's summary as JSON. The output appears whole or not at all. */
+NOVAQ_API NOVAQ_CHECK novaq_status novaq_compress(char **report, const novaq_compress_options *opt,
+                                                  novaq_error *err);
+
+/* What novaq_compress() would do: schemes per tensor, bits, final size.
+ * Reads the weights' statistics, writes nothing. */
+NOVAQ_API NOVAQ_CHECK novaq_status novaq_plan(char **report, const novaq_compress_options *opt,
+                                              novaq_error *err);
+
+/* ---- artifacts and sources --------------------------------------------- */
+
+/* Structure only (manifest, piece bounds, sizes): fast, reads no weights. */
+NOVAQ_API NOVAQ_CHECK novaq_status novaq_validate(char **report, const char *path,
+                                                  novaq_error *err);
+
+/* validate, then every SHA-256 and BLAKE3, then a full decode.
+ * NOVAQ_E_VERIFY says what does not hold. */
+NOVAQ_API NOVAQ_CHECK novaq_status novaq_verify(char **report, const char *path, unsigned threads,
+                                                novaq_progress_fn progress, void *progress_ctx,
+                                                novaq_error *err);
+
+/* Size and error telemetry of an artifact, or size figures of a source. Keys:
+ * bytes, bits_per_weight, bits_per_weight_linear, ratio_fp16, ratio_fp32,
+ * parameters, layers (object by tensor name). */
+NOVAQ_API NOVAQ_CHECK novaq_status novaq_stats(char **report, const char *path, novaq_error *err);
+
+/* What a model is: architecture, hyperparameters, tokenizer, tensor list. */
+NOVAQ_API NOVAQ_CHECK novaq_status novaq_info(char **report, const char *path, novaq_error *err);
+
+typedef struct novaq_export_options {
+    size_t struct_size;
+    const char *input;  /* artifact or source */
+    const char *output; /* file (gguf) or directory (safetensors) */
+    const char *format; /* "gguf" or "safetensors" */
+    const char *dtype;  /* "f16" (default), "f32" or "bf16" for matrices */
+    unsigned threads;
+    novaq_progress_fn progress;
+    void *progress_ctx;
+} novaq_export_options;
+
+#define NOVAQ_EXPORT_OPTIONS_INIT                                                                  \
+    { sizeof(novaq_export_options), 0, 0, "gguf", "f16", 0, 0, 0 }
+
+/* Writes dequantized weights (rotation undone), hyperparameters and tokenizer
+ * for other tools. */
+NOVAQ_API NOVAQ_CHECK novaq_status novaq_export(char **report, const novaq_export_options *opt,
+                                                novaq_error *err);
+
+/* ---- running ----------------------------------------------------------- */
+
+typedef struct novaq_model novaq_model; /* weights, tokenizer; read-only once open */
+
+typedef struct novaq_model_options {
+    size_t struct_size;
+    unsigned threads; /* 0 = one per online CPU */
+} novaq_model_options;
+
+#define NOVAQ_MODEL_OPTIONS_INIT                                                                   \
+    { sizeof(novaq_model_options), 0 }
+
+/* Opens a source or an artifact for running. An architecture the runtime does
+ * not know is NOVAQ_E_UNSUPPORTED, by name. Release with novaq_model_close(). */
+NOVAQ_API NOVAQ_CHECK novaq_status novaq_model_open(novaq_model **out, const char *path,
+                                                    const novaq_model_options *opt,
+                                                    novaq_error *err);
+/* Frees *m and everything borrowed from it, and nulls it. NULL is fine. */
+NOVAQ_API void novaq_model_close(novaq_model **m);
+
+/* Text to token ids. add_special: BOS/EOS as the model's own settings say.
+ * parse_special: special tokens written out in the text become their ids.
+ * *ids is released with novaq_free(). */
+NOVAQ_API NOVAQ_CHECK novaq_status novaq_tokenize(int32_t **ids, size_t *count,
+                                                  const novaq_model *m, const char *text,
+                                                  size_t len, int add_special, int parse_special,
+                                                  novaq_error *err);
+
+/* Token ids to text bytes; *text is NUL-terminated, released by novaq_free(). */
+NOVAQ_API NOVAQ_CHECK novaq_status novaq_detokenize(char **text, size_t *len, const novaq_model *m,
+                                                    const int32_t *ids, size_t count,
+                                                    int skip_special, novaq_error *err);
+
+typedef struct novaq_eval_options {
+    size_t struct_size;
+    const char *model;     /* source or artifact */
+    const char *against;   /* source to measure KL against, or NULL */
+    const char *text_file; /* raw text */
+    unsigned n_ctx;        /* window, default 512; its second half is scored */
+    unsigned chunks;       /* 0 = all */
+    int layer_kl;          /* with against: KL caused by each layer alone */
+    unsigned threads;
+    novaq_progress_fn progress;
+    void *progress_ctx;
+} novaq_eval_options;
+
+#define NOVAQ_EVAL_OPTIONS_INIT                                                                    \
+    { sizeof(novaq_eval_options), 0, 0, 0, 512, 0, 0, 0, 0, 0 }
+
+/* Perplexity by llama-perplexity's protocol. Keys: perplexity,
+ * perplexity_stderr, chunks, tokens; with against: mean_kld, same_top, ... */
+NOVAQ_API NOVAQ_CHECK novaq_status novaq_eval(char **report, const novaq_eval_options *opt,
+                                              novaq_error *err);
+
+typedef struct novaq_generate_options {
+    size_t struct_size;
+    const char *prompt;
+    unsigned max_tokens;  /* default 128 */
+    float temperature;    /* 0 = greedy */
+    unsigned top_k;       /* 0 = off */
+    float top_p;          /* 1 = off */
+    float min_p;          /* 0 = off */
+    float repeat_penalty; /* 1 = off; over the last 64 tokens */
+    uint64_t seed;
+    int parse_special;
+    int ignore_eos;
+    novaq_text_fn text;
+    void *text_ctx;
+} novaq_generate_options;
+
+#define NOVAQ_GENERATE_OPTIONS_INIT                                                                \
+    { sizeof(novaq_generate_options), 0, 128, 0.8F, 40, 0.95F, 0.05F, 1.0F, 42, 1, 0, 0, 0 }
+
+/* Continues the prompt. *report (may be NULL): text, prompt_tokens, tokens,
+ * seconds, stop ("eos", "length", "callback", "context"). Same seed, same text. */
+NOVAQ_API NOVAQ_CHECK novaq_status novaq_generate(char **report, novaq_model *m,
+                                                  const novaq_generate_options *opt,
+                                                  novaq_error *err);
+
+/* Kernel and codec self-measurements, as JSON: for "gaussian", the MSE of each
+ * scheme on unit Gaussian data beside the rate-distortion bound. */
+NOVAQ_API NOVAQ_CHECK novaq_status novaq_bench_codec(char **report, const char *schemes,
+                                                     unsigned threads, novaq_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,94 @@
+/* mem.c - see mem.h. */
+#include "base/mem.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool nq_mul_u64(uint64_t a, uint64_t b, uint64_t *out) {
+    if (__builtin_mul_overflow(a, b, out)) {
+        *out = 0;
+        return false;
+    }
+    return true;
+}
+
+bool nq_add_u64(uint64_t a, uint64_t b, uint64_t *out) {
+    if (__builtin_add_overflow(a, b, out)) {
+        *out = 0;
+        return false;
+    }
+    return true;
+}
+
+novaq_status nq_alloc_raw(void *out, uint64_t count, uint64_t size, novaq_error *err) {
+    void **slot = out;
+    *slot = NULL;
+    uint64_t bytes = 0;
+    if (!nq_mul_u64(count, size, &bytes) || bytes > NQ_ALLOC_MAX) {
+        return nq_fail(err, NOVAQ_E_MEMORY, "refusing to allocate %llu x %llu bytes",
+                       (unsigned long long)count, (unsigned long long)size);
+    }
+    /* Whole cache lines: SIMD code may load the last line in full. */
+    uint64_t padded = (bytes + 64 + 63) / 64 * 64;
+    void *p = aligned_alloc(64, (size_t)padded);
+    if (p == NULL) {
+        return nq_fail(err, NOVAQ_E_MEMORY, "out of memory (%llu bytes)",
+                       (unsigned long long)bytes);
+    }
+    *slot = p;
+    return NOVAQ_OK;
+}
+
+novaq_status nq_alloc(void *out, uint64_t count, uint64_t size, novaq_error *err) {
+    NQ_TRY(nq_alloc_raw(out, count, size, err));
+    void **slot = out;
+    memset(*slot, 0, (size_t)(count * size));
+    return NOVAQ_OK;
+}
+
+novaq_status nq_grow(void *inout, uint64_t old_count, uint64_t new_count, uint64_t size,
+                     novaq_error *err) {
+    void **slot = inout;
+    void *fresh = NULL;
+    NQ_TRY(nq_alloc(&fresh, new_count, size, err));
+    if (*slot != NULL && old_count > 0) {
+        uint64_t keep = old_count < new_count ? old_count : new_count;
+        memcpy(fresh, *slot, (size_t)(keep * size));
+    }
+    nq_free(*slot);
+    *slot = fresh;
+    return NOVAQ_OK;
+}
+
+novaq_status nq_strndup(char **out, const char *s, size_t len, novaq_error *err) {
+    NQ_TRY(nq_alloc(out, (uint64_t)len + 1, 1, err));
+    memcpy(*out, s, len);
+    return NOVAQ_OK;
+}
+
+novaq_status nq_strdup(char **out, const char *s, novaq_error *err) {
+    return nq_strndup(out, s, strlen(s), err);
+}
+
+novaq_status nq_asprintf(char **out, novaq_error *err, const char *fmt, ...) {
+    *out = NULL;
+    va_list ap;
+    va_start(ap, fmt);
+    va_list again;
+    va_copy(again, ap);
+    int n = vsnprintf(NULL, 0, fmt, ap);
+    va_end(ap);
+    novaq_status st = n < 0 ? nq_fail(err, NOVAQ_E_ARG, "unprintable text")
+                            : nq_alloc(out, (uint64_t)n + 1, 1, err);
+    if (st == NOVAQ_OK) {
+        (void)vsnprintf(*out, (size_t)n + 1, fmt, again);
+    }
+    va_end(again);
+    return st;
+}
+
+void nq_free(void *p) { free(p); }
+
+void novaq_free(void *p) { nq_free(p); }

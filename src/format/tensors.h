@@ -1,0 +1,59 @@
+/* tensors.h - the named tensors of a model, whatever file format holds them.
+ *
+ * Owns: recognising the format by content, sharding (index.json, GGUF splits),
+ * names, shapes, byte ranges, reading as float32. Refuses: interpreting names
+ * (model/ does), executing anything, trusting any size.
+ */
+#ifndef NQ_FORMAT_TENSORS_H
+#define NQ_FORMAT_TENSORS_H
+
+#include "base/dtype.h"
+#include "format/gguf.h"
+#include "io/source.h"
+
+#define NQ_MAX_RANK 8
+
+typedef struct nq_tensor_info {
+    const char *name; /* borrowed from the set */
+    nq_dtype dtype;
+    uint32_t rank;
+    uint64_t shape[NQ_MAX_RANK]; /* row-major, outermost first; GGUF's ne reversed */
+    uint64_t elements;           /* product of shape, 1 for rank 0 */
+    uint64_t bytes;              /* of the stored data */
+    uint32_t file;               /* which shard */
+    uint64_t offset;             /* in that file */
+} nq_tensor_info;
+
+typedef enum nq_format { NQ_FORMAT_SAFETENSORS, NQ_FORMAT_GGUF } nq_format;
+
+typedef struct nq_tensors nq_tensors;
+
+/* path: a .safetensors or .gguf file (recognised by content, not by name; the
+ * first file of a GGUF split opens them all), a *.index.json, or a directory
+ * that holds model.safetensors, model.safetensors.index.json or exactly one
+ * model file. A path that is a novaq artifact is NOVAQ_E_ARG with a message
+ * saying so. */
+NOVAQ_CHECK novaq_status nq_tensors_open(nq_tensors **out, const char *path, novaq_error *err);
+void nq_tensors_close(nq_tensors **ts);
+
+nq_format nq_tensors_format(const nq_tensors *ts);
+const char *nq_tensors_path(const nq_tensors *ts);
+/* Directory with config.json, tokenizer.json ... of a SafeTensors model. */
+const char *nq_tensors_dir(const nq_tensors *ts);
+/* GGUF metadata, or NULL for SafeTensors. */
+const nq_gguf_kv *nq_tensors_kv(const nq_tensors *ts, size_t *count);
+
+/* Tensors sorted by (file, offset): the order in which a stream delivers them. */
+size_t nq_tensors_count(const nq_tensors *ts);
+const nq_tensor_info *nq_tensors_at(const nq_tensors *ts, size_t i);
+/* NULL when absent. */
+const nq_tensor_info *nq_tensors_find(const nq_tensors *ts, const char *name);
+
+/* bytes [offset, offset+len) of the tensor's stored data. Thread-safe. */
+NOVAQ_CHECK novaq_status nq_tensors_read(void *dst, nq_tensors *ts, const nq_tensor_info *t,
+                                         uint64_t offset, uint64_t len, novaq_error *err);
+/* The whole tensor as float32, t->elements values. Thread-safe. */
+NOVAQ_CHECK novaq_status nq_tensors_read_f32(float *dst, nq_tensors *ts, const nq_tensor_info *t,
+                                             novaq_error *err);
+
+#endif

@@ -1,0 +1,32 @@
+/* source.h - a readable sequence of bytes, wherever it lives.
+ *
+ * Owns: the interface of file (now), http, hf and ollama (later) sources.
+ * Refuses: knowing formats.
+ */
+#ifndef NQ_IO_SOURCE_H
+#define NQ_IO_SOURCE_H
+
+#include "base/status.h"
+
+typedef struct nq_source nq_source;
+
+typedef struct nq_source_vtable {
+    novaq_status (*read_at)(nq_source *s, uint64_t offset, void *dst, uint64_t len,
+                            novaq_error *err);
+    void (*close)(nq_source *s);
+} nq_source_vtable;
+
+struct nq_source {
+    const nq_source_vtable *vt;
+    char *name;    /* for messages: path or URL; owned */
+    uint64_t size; /* bytes */
+};
+
+/* Opens a regular file for reading (pread; safe for concurrent read_at). */
+NOVAQ_CHECK novaq_status nq_source_open_file(nq_source **out, const char *path, novaq_error *err);
+/* Exactly len bytes at offset, or an error; never short. Thread-safe. */
+NOVAQ_CHECK novaq_status nq_source_read(nq_source *s, uint64_t offset, void *dst, uint64_t len,
+                                        novaq_error *err);
+void nq_source_close(nq_source **s);
+
+#endif
