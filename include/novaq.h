@@ -89,15 +89,15 @@ typedef struct novaq_compress_options {
     const char *input;  /* path: .safetensors, index.json, .gguf or a directory */
     const char *output; /* directory, or file when single_file; unused for a plan */
     int single_file;    /* 1: one SafeTensors-compatible file; 0: directory form */
-    double target_bits; /* budget in bits per weight over quantized tensors, 0.5-8 */
+    double target_bits; /* budget in bits per weight over quantized tensors, 0.19-8 */
     /* The paper's literal parameters. paper != 0 selects its two-level product
      * quantization exactly; otherwise the planner picks sliding schemes. */
     int paper;
-    unsigned level1_centroids; /* K1, 2-256 */
-    unsigned level2_centroids; /* K2, 2-256 (1: no second level) */
+    unsigned level1_centroids; /* K1, 2-256; 0 = 16, or with subspaces derived from the bits */
+    unsigned level2_centroids; /* K2, 2-256, 1 = no second level; 0 = 8, or derived likewise */
     unsigned max_subspace_dim; /* 1-64 */
-    unsigned min_subspace_dim; /* 1-32 */
-    unsigned subspaces;        /* seed spelling: subvector length; 0 = unset */
+    unsigned min_subspace_dim; /* 1-64 */
+    unsigned subspaces;        /* seed spelling: length of every subvector; 0 = unset */
     unsigned max_iterations;   /* codebook training rounds, 1-1000 */
     double tolerance;          /* relative MSE improvement that ends training */
     uint64_t seed;
@@ -107,8 +107,12 @@ typedef struct novaq_compress_options {
     const char *const *tensor_types; /* "REGEX=SCHEME", first match wins */
     size_t tensor_type_count;
     unsigned segment_rows; /* rows coded as one chain, default 256 */
-    int keep_embedding;    /* token embedding and head stay as in the source */
-    unsigned threads;      /* 0 = one per online CPU */
+    /* What the codec may know of the inputs of each matrix: "none"; "self": the
+     * source model is run on text it samples itself; a path: on that text;
+     * "auto": self where the model can be run and has at most 2^31 parameters. */
+    const char *calibration;
+    int keep_embedding; /* token embedding and head stay as in the source */
+    unsigned threads;   /* 0 = one per online CPU */
     novaq_progress_fn progress;
     void *progress_ctx;
 } novaq_compress_options;
@@ -116,7 +120,7 @@ typedef struct novaq_compress_options {
 #define NOVAQ_COMPRESS_OPTIONS_INIT                                                                \
     {                                                                                              \
         sizeof(novaq_compress_options), 0, 0, 0, 1.5, 0, 16, 8, 16, 4, 0, 100, 1e-4, 42, 0.01,     \
-            "rotate", 0, 0, 0, 256, 0, 0, 0, 0                                                     \
+            "rotate", 0, 0, 0, 256, "auto", 0, 0, 0, 0                                             \
     }
 
 /* Compresses a model into a new artifact. *report (may be NULL) receives the

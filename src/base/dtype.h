@@ -51,6 +51,8 @@ typedef enum nq_dtype {
     NQ_TQ2_0,
     NQ_MXFP4,
     NQ_NVFP4,
+    NQ_Q1_0,
+    NQ_Q2_0,
     NQ_DTYPE_COUNT
 } nq_dtype;
 
@@ -69,8 +71,9 @@ const nq_dtype_info *nq_dtype_get(nq_dtype t);
 bool nq_dtype_from_name(nq_dtype *out, const char *name);
 bool nq_dtype_from_safetensors(nq_dtype *out, const char *name);
 bool nq_dtype_from_ggml(nq_dtype *out, uint32_t ggml);
-/* Bytes of `elements` elements in rows of `row` elements; false on overflow or
- * when a row is not a whole number of blocks. */
+/* Bytes of `elements` elements in rows of `row` elements; false (and 0) on
+ * overflow, when a row is not a whole number of blocks or the elements are not a
+ * whole number of rows. No elements take no bytes, whatever the row. */
 bool nq_dtype_bytes(nq_dtype t, uint64_t elements, uint64_t row, uint64_t *bytes);
 
 #endif

@@ -22,9 +22,17 @@ bool nq_add_u64(uint64_t a, uint64_t b, uint64_t *out) {
     return true;
 }
 
+/* out is a T ** for any T; memcpy keeps within the aliasing rules. */
+static void store(void *out, void *p) { memcpy(out, &p, sizeof p); }
+
+static void *load(const void *slot) {
+    void *p;
+    memcpy(&p, slot, sizeof p);
+    return p;
+}
+
 novaq_status nq_alloc_raw(void *out, uint64_t count, uint64_t size, novaq_error *err) {
-    void **slot = out;
-    *slot = NULL;
+    store(out, NULL);
     uint64_t bytes = 0;
     if (!nq_mul_u64(count, size, &bytes) || bytes > NQ_ALLOC_MAX) {
         return nq_fail(err, NOVAQ_E_MEMORY, "refusing to allocate %llu x %llu bytes",
@@ -37,28 +45,27 @@ novaq_status nq_alloc_raw(void *out, uint64_t count, uint64_t size, novaq_error 
         return nq_fail(err, NOVAQ_E_MEMORY, "out of memory (%llu bytes)",
                        (unsigned long long)bytes);
     }
-    *slot = p;
+    store(out, p);
     return NOVAQ_OK;
 }
 
 novaq_status nq_alloc(void *out, uint64_t count, uint64_t size, novaq_error *err) {
     NQ_TRY(nq_alloc_raw(out, count, size, err));
-    void **slot = out;
-    memset(*slot, 0, (size_t)(count * size));
+    memset(load(out), 0, (size_t)(count * size));
     return NOVAQ_OK;
 }
 
 novaq_status nq_grow(void *inout, uint64_t old_count, uint64_t new_count, uint64_t size,
                      novaq_error *err) {
-    void **slot = inout;
+    void *old = load(inout);
     void *fresh = NULL;
     NQ_TRY(nq_alloc(&fresh, new_count, size, err));
-    if (*slot != NULL && old_count > 0) {
+    if (old != NULL && old_count > 0) {
         uint64_t keep = old_count < new_count ? old_count : new_count;
-        memcpy(fresh, *slot, (size_t)(keep * size));
+        memcpy(fresh, old, (size_t)(keep * size));
     }
-    nq_free(*slot);
-    *slot = fresh;
+    nq_free(old);
+    store(inout, fresh);
     return NOVAQ_OK;
 }
 

@@ -19,10 +19,33 @@ double nq_uniform(uint64_t seed, uint64_t stream, uint64_t index) {
     return (double)(nq_hash3(seed, stream, index) >> 11) * 0x1p-53;
 }
 
+/* ln(x) for x in (0, 1) by plain arithmetic: libm's last bit differs between
+ * CPUs, and codebooks trained on these samples must not. */
+static double natural_log(double x) {
+    int e = 0;
+    double m = frexp(x, &e); /* x = m * 2^e, m in [0.5, 1) */
+    double z = (m - 0.75) / (m + 0.75);
+    double zz = z * z;
+    double sum = 0;
+    for (int k = 25; k >= 1; k -= 2) {
+        sum = sum * zz + 1.0 / k;
+    }
+    const double ln2 = 0.69314718055994531;
+    const double ln075 = -0.28768207245178093;
+    return 2.0 * z * sum + ln075 + (double)e * ln2;
+}
+
 double nq_normal(uint64_t seed, uint64_t stream, uint64_t index) {
-    double u = 1.0 - nq_uniform(seed, stream, 2 * index); /* (0, 1]: log stays finite */
-    double v = nq_uniform(seed, stream, 2 * index + 1);
-    return sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v);
+    /* Marsaglia's polar method; a rejected pair draws from the next stream. */
+    for (uint64_t attempt = 0;; attempt++) {
+        uint64_t s = stream + attempt * 0xA24BAED4963EE407U;
+        double u = 2.0 * nq_uniform(seed, s, 2 * index) - 1.0;
+        double v = 2.0 * nq_uniform(seed, s, 2 * index + 1) - 1.0;
+        double q = u * u + v * v;
+        if (q > 0 && q < 1) {
+            return u * sqrt(-2.0 * natural_log(q) / q);
+        }
+    }
 }
 
 uint64_t nq_stream(const char *name) {

@@ -13,7 +13,8 @@
 uint64_t nq_hash3(uint64_t seed, uint64_t stream, uint64_t index);
 /* Uniform in [0, 1), 53 bits. */
 double nq_uniform(uint64_t seed, uint64_t stream, uint64_t index);
-/* Standard normal by Box-Muller from hashes 2*index and 2*index+1. */
+/* Standard normal by the polar method (Marsaglia & Bray 1964), bit-identical on
+ * every machine. */
 double nq_normal(uint64_t seed, uint64_t stream, uint64_t index);
 /* A stream number from a name (FNV-1a), so that each tensor has its own. */
 uint64_t nq_stream(const char *name);

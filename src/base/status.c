@@ -39,7 +39,7 @@ static void set_message(novaq_error *err, novaq_status code, const char *fmt, va
     make_one_line(err->msg);
 }
 
-novaq_status nq_fail(novaq_error *err, novaq_status code, const char *fmt, ...) {
+novaq_status(nq_fail)(novaq_error *err, novaq_status code, const char *fmt, ...) {
     if (err != NULL) {
         va_list ap;
         va_start(ap, fmt);
@@ -49,7 +49,7 @@ novaq_status nq_fail(novaq_error *err, novaq_status code, const char *fmt, ...) 
     return code;
 }
 
-novaq_status nq_fail_errno(novaq_error *err, novaq_status code, int errnum, const char *fmt, ...) {
+novaq_status(nq_fail_errno)(novaq_error *err, novaq_status code, int errnum, const char *fmt, ...) {
     if (errnum == ENOSPC || errnum == EDQUOT) {
         code = NOVAQ_E_NOSPACE;
     }
@@ -58,11 +58,9 @@ novaq_status nq_fail_errno(novaq_error *err, novaq_status code, int errnum, cons
         va_start(ap, fmt);
         set_message(err, code, fmt, ap);
         va_end(ap);
-        char reason[128];
-        /* The XSI variant: thread-safe, unlike strerror(). */
-        if (strerror_r(errnum, reason, sizeof reason) != 0) {
-            (void)snprintf(reason, sizeof reason, "error %d", errnum);
-        }
+        char space[128];
+        /* The GNU variant (_GNU_SOURCE): thread-safe, and it always has a text. */
+        const char *reason = strerror_r(errnum, space, sizeof space);
         size_t used = strlen(err->msg);
         (void)snprintf(err->msg + used, sizeof err->msg - used, ": %s", reason);
     }

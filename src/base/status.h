@@ -22,6 +22,12 @@ novaq_status nq_fail_errno(novaq_error *err, novaq_status code, int errnum, cons
 novaq_status nq_fail_context(novaq_error *err, novaq_status code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
+#ifdef __clang_analyzer__
+/* Static analysis cannot see that these never return NOVAQ_OK. */
+#define nq_fail(err, code, ...)            (nq_fail(err, code, __VA_ARGS__), (code))
+#define nq_fail_errno(err, code, num, ...) (nq_fail_errno(err, code, num, __VA_ARGS__), (code))
+#endif
+
 /* Leaves the function at once on failure. Only where nothing is owned yet;
  * otherwise use a status variable and one `goto done`. */
 #define NQ_TRY(expr)                                                                               \
