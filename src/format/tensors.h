@@ -38,6 +38,8 @@ void nq_tensors_close(nq_tensors **ts);
 
 nq_format nq_tensors_format(const nq_tensors *ts);
 const char *nq_tensors_path(const nq_tensors *ts);
+/* Sizes of all files that hold the tensors, headers included. */
+uint64_t nq_tensors_file_bytes(const nq_tensors *ts);
 /* Directory with config.json, tokenizer.json ... of a SafeTensors model. */
 const char *nq_tensors_dir(const nq_tensors *ts);
 /* GGUF metadata, or NULL for SafeTensors. */

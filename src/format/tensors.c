@@ -1,0 +1,181 @@
+/* tensors.c - see tensors.h: the set itself; tensors_open.c fills it. */
+#include "format/tensors.h"
+
+#include <string.h>
+
+#include "base/mem.h"
+#include "format/dequant.h"
+#include "format/tensors_impl.h"
+#include "io/fs.h"
+
+/* Stored bytes converted at a time. */
+#define READ_CHUNK ((uint64_t)1 << 20)
+
+/* ---- filling -------------------------------------------------------------- */
+
+novaq_status nq_tensors_add_shard(nq_tensors *ts, nq_source *src, novaq_error *err) {
+    novaq_status st = nq_grow(&ts->shards, ts->shard_count, (uint64_t)ts->shard_count + 1,
+                              sizeof *ts->shards, err);
+    if (st != NOVAQ_OK) {
+        nq_source_close(&src);
+        return st;
+    }
+    ts->shards[ts->shard_count++].src = src;
+    return NOVAQ_OK;
+}
+
+novaq_status nq_tensors_add(nq_tensors *ts, const nq_tensor_info *list, size_t count,
+                            nq_keep_fn keep, void *ctx, novaq_error *err) {
+    for (size_t i = 0; i < count; i++) {
+        if (keep != NULL && !keep(ctx, list[i].name)) {
+            continue;
+        }
+        if (ts->count == ts->cap) {
+            size_t cap = ts->cap == 0 ? count - i : ts->cap + ts->cap / 2 + 1;
+            NQ_TRY(nq_grow(&ts->tensors, ts->count, cap, sizeof *ts->tensors, err));
+            ts->cap = cap;
+        }
+        ts->tensors[ts->count] = list[i];
+        ts->tensors[ts->count++].file = ts->shard_count - 1;
+    }
+    return NOVAQ_OK;
+}
+
+static int by_place(const void *a, const void *b) {
+    const nq_tensor_info *x = a;
+    const nq_tensor_info *y = b;
+    if (x->file != y->file) {
+        return x->file < y->file ? -1 : 1;
+    }
+    if (x->offset != y->offset) {
+        return x->offset < y->offset ? -1 : 1;
+    }
+    if (x->bytes != y->bytes) { /* empty tensors share their place with the next */
+        return x->bytes < y->bytes ? -1 : 1;
+    }
+    return strcmp(x->name, y->name);
+}
+
+static novaq_status build_index(nq_tensors *ts, novaq_error *err) {
+    nq_sort(ts->tensors, ts->count, sizeof *ts->tensors, by_place);
+    NQ_TRY(nq_alloc_raw(&ts->by_name, ts->count, sizeof *ts->by_name, err));
+    for (size_t i = 0; i < ts->count; i++) {
+        ts->by_name[i] = (nq_name){ts->tensors[i].name, i};
+    }
+    nq_names_sort(ts->by_name, ts->count);
+    const char *twice = nq_names_duplicate(ts->by_name, ts->count);
+    return twice == NULL ? NOVAQ_OK
+                         : nq_fail(err, NOVAQ_E_FORMAT, "%s: tensor \"%.200s\" is in two files",
+                                   ts->path, twice);
+}
+
+novaq_status nq_tensors_open(nq_tensors **out, const char *path, novaq_error *err) {
+    *out = NULL;
+    nq_tensors *ts = NULL;
+    char *found = NULL;
+    NQ_TRY(nq_alloc(&ts, 1, sizeof *ts, err));
+    novaq_status st = nq_strdup(&ts->path, path, err);
+    if (st == NOVAQ_OK) {
+        st = nq_is_dir(path) ? nq_tensors_locate(&found, path, err) : nq_strdup(&found, path, err);
+    }
+    if (st == NOVAQ_OK) {
+        st = nq_path_dir(&ts->dir, found, err);
+    }
+    if (st == NOVAQ_OK) {
+        st = nq_tensors_load(ts, found, err);
+    }
+    if (st == NOVAQ_OK) {
+        st = build_index(ts, err);
+    }
+    nq_free(found);
+    if (st != NOVAQ_OK) {
+        nq_tensors_close(&ts);
+    }
+    *out = ts;
+    return st;
+}
+
+void nq_tensors_close(nq_tensors **tensors) {
+    nq_tensors *ts = *tensors;
+    *tensors = NULL;
+    if (ts == NULL) {
+        return;
+    }
+    for (uint32_t i = 0; i < ts->shard_count; i++) {
+        nq_safetensors_free(&ts->shards[i].st);
+        nq_gguf_free(&ts->shards[i].gguf);
+        nq_source_close(&ts->shards[i].src);
+    }
+    nq_free(ts->shards);
+    nq_free(ts->tensors);
+    nq_free(ts->by_name);
+    nq_free(ts->dir);
+    nq_free(ts->path);
+    nq_free(ts);
+}
+
+/* ---- looking -------------------------------------------------------------- */
+
+nq_format nq_tensors_format(const nq_tensors *ts) { return ts->format; }
+
+const char *nq_tensors_path(const nq_tensors *ts) { return ts->path; }
+
+uint64_t nq_tensors_file_bytes(const nq_tensors *ts) {
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < ts->shard_count; i++) {
+        sum += ts->shards[i].src->size;
+    }
+    return sum;
+}
+
+const char *nq_tensors_dir(const nq_tensors *ts) { return ts->dir; }
+
+const nq_gguf_kv *nq_tensors_kv(const nq_tensors *ts, size_t *count) {
+    bool gguf = ts->format == NQ_FORMAT_GGUF;
+    *count = gguf ? ts->shards[0].gguf.kv_count : 0;
+    return gguf ? ts->shards[0].gguf.kvs : NULL;
+}
+
+size_t nq_tensors_count(const nq_tensors *ts) { return ts->count; }
+
+const nq_tensor_info *nq_tensors_at(const nq_tensors *ts, size_t i) { return &ts->tensors[i]; }
+
+const nq_tensor_info *nq_tensors_find(const nq_tensors *ts, const char *name) {
+    const nq_name *hit = nq_names_find(ts->by_name, ts->count, name);
+    return hit == NULL ? NULL : &ts->tensors[hit->index];
+}
+
+/* ---- reading -------------------------------------------------------------- */
+
+novaq_status nq_tensors_read(void *dst, nq_tensors *ts, const nq_tensor_info *t, uint64_t offset,
+                             uint64_t len, novaq_error *err) {
+    if (offset > t->bytes || len > t->bytes - offset) {
+        return nq_fail(err, NOVAQ_E_ARG,
+                       "%s: tensor \"%.200s\": %llu bytes at %llu wanted, it has %llu", ts->path,
+                       t->name, (unsigned long long)len, (unsigned long long)offset,
+                       (unsigned long long)t->bytes);
+    }
+    /* An empty tensor may be placed beyond the end of its file. */
+    return len == 0 ? NOVAQ_OK
+                    : nq_source_read(ts->shards[t->file].src, t->offset + offset, dst, len, err);
+}
+
+novaq_status nq_tensors_read_f32(float *dst, nq_tensors *ts, const nq_tensor_info *t,
+                                 novaq_error *err) {
+    const nq_dtype_info *d = nq_dtype_get(t->dtype);
+    uint64_t step = READ_CHUNK / d->bytes * d->bytes;
+    uint8_t *raw = NULL;
+    NQ_TRY(nq_alloc_raw(&raw, step < t->bytes ? step : t->bytes, 1, err));
+    novaq_status st = NOVAQ_OK;
+    for (uint64_t at = 0; st == NOVAQ_OK && at < t->bytes; at += step) {
+        uint64_t len = t->bytes - at < step ? t->bytes - at : step;
+        st = nq_tensors_read(raw, ts, t, at, len, err);
+        if (st == NOVAQ_OK) {
+            uint64_t n = len / d->bytes * d->block;
+            nq_dequantize(dst, t->dtype, raw, n);
+            dst += n;
+        }
+    }
+    nq_free(raw);
+    return st;
+}

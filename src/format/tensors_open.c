@@ -1,0 +1,443 @@
+/* tensors_open.c - from a path to a filled nq_tensors.
+ *
+ * Owns: recognising files by content, index.json, GGUF splits, what a directory
+ * stands for. Refuses: shard names that are not plain file names, artifacts
+ * (which are no source), anything it would have to guess.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "base/mem.h"
+#include "format/tensors_impl.h"
+#include "io/fs.h"
+
+#define INDEX_MAX  ((size_t)64 << 20) /* bytes of an index.json */
+#define SHARDS_MAX 100000
+
+typedef enum kind {
+    KIND_UNKNOWN,
+    KIND_SAFETENSORS,
+    KIND_GGUF,
+    KIND_JSON,
+    KIND_ZIP,
+    KIND_PYTORCH,
+    KIND_ONNX
+} kind;
+
+static bool ends_with(const char *s, const char *end) {
+    size_t n = strlen(s);
+    size_t m = strlen(end);
+    return n >= m && strcmp(s + n - m, end) == 0;
+}
+
+static novaq_status is_artifact(const char *path, novaq_error *err) {
+    return nq_fail(
+        err, NOVAQ_E_ARG,
+        "%s: this is a novaq artifact, already compressed; a source model is needed here "
+        "(novaq export makes one from an artifact)",
+        path);
+}
+
+static bool is_pytorch_name(const char *path) {
+    return ends_with(path, ".pt") || ends_with(path, ".pth") || ends_with(path, ".bin") ||
+           ends_with(path, ".ckpt");
+}
+
+/* Formats that novaq knows by name only. */
+static novaq_status is_foreign(const char *path, kind k, novaq_error *err) {
+    return nq_fail(err, NOVAQ_E_UNSUPPORTED, "%s: %s are not read yet; convert to SafeTensors",
+                   path, k == KIND_ONNX ? "ONNX models" : "PyTorch checkpoints");
+}
+
+/* ---- recognising ---------------------------------------------------------- */
+
+static kind kind_by_name(const char *path) {
+    return ends_with(path, ".gguf")          ? KIND_GGUF
+           : ends_with(path, ".safetensors") ? KIND_SAFETENSORS
+           : ends_with(path, ".json")        ? KIND_JSON
+           : ends_with(path, ".onnx")        ? KIND_ONNX
+                                             : KIND_UNKNOWN;
+}
+
+static kind kind_by_content(const uint8_t *head, size_t n) {
+    if (n >= 4 && memcmp(head, "GGUF", 4) == 0) {
+        return KIND_GGUF;
+    }
+    if (n >= 4 && memcmp(head, "PK\3\4", 4) == 0) {
+        return KIND_ZIP;
+    }
+    if (n >= 4 && memcmp(head, "\x80\2\x8a\n", 4) == 0) { /* a pickle of a long integer */
+        return KIND_PYTORCH;
+    }
+    if (n > 8) {
+        uint64_t len = 0;
+        for (unsigned i = 0; i < 8; i++) {
+            len |= (uint64_t)head[i] << (8 * i);
+        }
+        if (len > 0 && len <= NQ_SAFETENSORS_HEADER_MAX && strchr("{ \t\r\n", head[8]) != NULL &&
+            head[8] != 0) {
+            return KIND_SAFETENSORS;
+        }
+    }
+    size_t i = 0;
+    while (i < n && strchr(" \t\r\n", head[i]) != NULL && head[i] != 0) {
+        i++;
+    }
+    return i < n && head[i] == '{' ? KIND_JSON : KIND_UNKNOWN;
+}
+
+/* Content decides; the name only where the content says nothing, so that a
+ * damaged file is reported by the right parser. */
+static novaq_status recognise(kind *out, nq_source *src, novaq_error *err) {
+    uint8_t head[64];
+    size_t n = src->size < sizeof head ? (size_t)src->size : sizeof head;
+    NQ_TRY(nq_source_read(src, 0, head, n, err));
+    *out = kind_by_content(head, n);
+    if (*out == KIND_UNKNOWN) {
+        *out = kind_by_name(src->name);
+    } else if (*out == KIND_ZIP && is_pytorch_name(src->name)) {
+        *out = KIND_PYTORCH;
+    }
+    return NOVAQ_OK;
+}
+
+/* ---- single files --------------------------------------------------------- */
+
+/* Opens dir/name (or name alone when dir is NULL) as a further shard. */
+static novaq_status open_shard(nq_tensors *ts, const char *dir, const char *name,
+                               novaq_error *err) {
+    char *path = NULL;
+    NQ_TRY(dir == NULL ? nq_strdup(&path, name, err) : nq_path_join(&path, dir, name, err));
+    nq_source *src = NULL;
+    novaq_status st = nq_source_open_file(&src, path, err);
+    nq_free(path);
+    return st == NOVAQ_OK ? nq_tensors_add_shard(ts, src, err) : st;
+}
+
+static novaq_status load_safetensors(nq_tensors *ts, nq_keep_fn keep, void *ctx, novaq_error *err) {
+    nq_shard *s = &ts->shards[ts->shard_count - 1];
+    ts->format = NQ_FORMAT_SAFETENSORS;
+    NQ_TRY(nq_safetensors_parse(&s->st, s->src, err));
+    if (s->st.is_artifact) {
+        return is_artifact(s->src->name, err);
+    }
+    NQ_TRY(nq_tensors_add(ts, s->st.tensors, s->st.count, keep, ctx, err));
+    nq_free(s->st.tensors); /* now in the set; a hostile header makes many */
+    s->st.tensors = NULL;
+    s->st.count = 0;
+    return NOVAQ_OK;
+}
+
+/* ---- GGUF splits ---------------------------------------------------------- */
+
+/* An optional non-negative integer key; `absent` when there is none. */
+static novaq_status split_key(int64_t *out, const nq_shard *s, const char *key, int64_t absent,
+                              novaq_error *err) {
+    const nq_gguf_kv *kv = nq_gguf_find(s->gguf.kvs, s->gguf.kv_count, key);
+    *out = absent;
+    if (kv != NULL && (!nq_gguf_integer(out, kv, 0) || kv->type == NQ_GGUF_ARRAY || *out < 0)) {
+        return nq_fail(err, NOVAQ_E_FORMAT, "%s: key %s is not a count", s->src->name, key);
+    }
+    return NOVAQ_OK;
+}
+
+/* The part of the file name before "-00001-of-00003.gguf". */
+static novaq_status split_prefix(char **out, const char *path, int64_t count, novaq_error *err) {
+    char tail[64];
+    (void)snprintf(tail, sizeof tail, "-00001-of-%05lld.gguf", (long long)count);
+    const char *base = nq_path_base(path);
+    if (!ends_with(base, tail)) {
+        return nq_fail(err, NOVAQ_E_ARG,
+                       "%s: the first of %lld files of a split model must be named NAME%s", path,
+                       (long long)count, tail);
+    }
+    return nq_strndup(out, base, strlen(base) - strlen(tail), err);
+}
+
+static novaq_status load_split_part(nq_tensors *ts, const char *prefix, int64_t no, int64_t count,
+                                    novaq_error *err) {
+    char *name = NULL;
+    NQ_TRY(nq_asprintf(&name, err, "%s-%05lld-of-%05lld.gguf", prefix, (long long)no + 1,
+                       (long long)count));
+    novaq_status st = open_shard(ts, ts->dir, name, err);
+    nq_free(name);
+    NQ_TRY(st);
+    nq_shard *s = &ts->shards[ts->shard_count - 1];
+    NQ_TRY(nq_gguf_parse(&s->gguf, s->src, err));
+    int64_t its_no = 0;
+    int64_t its_count = 0;
+    NQ_TRY(split_key(&its_no, s, "split.no", -1, err));
+    NQ_TRY(split_key(&its_count, s, "split.count", -1, err));
+    if (its_no != no || its_count != count) {
+        return nq_fail(err, NOVAQ_E_FORMAT,
+                       "%s: says it is part %lld of %lld, part %lld of %lld is due", s->src->name,
+                       (long long)its_no + 1, (long long)its_count, (long long)no + 1,
+                       (long long)count);
+    }
+    return nq_tensors_add(ts, s->gguf.tensors, s->gguf.tensor_count, NULL, NULL, err);
+}
+
+static novaq_status load_split(nq_tensors *ts, int64_t count, novaq_error *err) {
+    const char *path = ts->shards[0].src->name;
+    int64_t tensors = 0;
+    NQ_TRY(split_key(&tensors, &ts->shards[0], "split.tensors.count", -1, err));
+    char *prefix = NULL;
+    NQ_TRY(split_prefix(&prefix, path, count, err));
+    novaq_status st = NOVAQ_OK;
+    for (int64_t no = 1; st == NOVAQ_OK && no < count; no++) {
+        st = load_split_part(ts, prefix, no, count, err);
+    }
+    nq_free(prefix);
+    if (st == NOVAQ_OK && tensors >= 0 && (uint64_t)tensors != ts->count) {
+        st = nq_fail(err, NOVAQ_E_FORMAT, "%s: split.tensors.count is %lld, the files hold %zu",
+                     ts->path, (long long)tensors, ts->count);
+    }
+    return st;
+}
+
+static novaq_status load_gguf(nq_tensors *ts, novaq_error *err) {
+    nq_shard *s = &ts->shards[0];
+    ts->format = NQ_FORMAT_GGUF;
+    NQ_TRY(nq_gguf_parse(&s->gguf, s->src, err));
+    NQ_TRY(nq_tensors_add(ts, s->gguf.tensors, s->gguf.tensor_count, NULL, NULL, err));
+    int64_t no = 0;
+    int64_t count = 0;
+    NQ_TRY(split_key(&no, s, "split.no", 0, err));
+    NQ_TRY(split_key(&count, s, "split.count", 0, err));
+    if (count <= 1) {
+        return NOVAQ_OK;
+    }
+    if (count > SHARDS_MAX || no >= count) {
+        return nq_fail(err, NOVAQ_E_FORMAT, "%s: claims to be part %lld of %lld", s->src->name,
+                       (long long)no + 1, (long long)count);
+    }
+    if (no != 0) {
+        return nq_fail(err, NOVAQ_E_ARG,
+                       "%s: this is part %lld of a split model: give the path of part 1 "
+                       "(NAME-00001-of-%05lld.gguf)",
+                       s->src->name, (long long)no + 1, (long long)count);
+    }
+    return load_split(ts, count, err);
+}
+
+/* ---- index.json ----------------------------------------------------------- */
+
+typedef struct mapped {
+    const json_t *map; /* tensor name -> file name */
+    const char *file;
+} mapped;
+
+static bool keep_mapped(void *ctx, const char *name) {
+    const mapped *m = ctx;
+    const char *file = json_string_value(json_object_get(m->map, name));
+    return file != NULL && strcmp(file, m->file) == 0;
+}
+
+/* A plain name: no directories, so a repository cannot reach out of its own. */
+static bool is_plain_name(const char *s) {
+    return s[0] != '\0' && strchr(s, '/') == NULL && strchr(s, '\\') == NULL &&
+           strcmp(s, ".") != 0 && strcmp(s, "..") != 0;
+}
+
+/* The distinct file names of a weight map, sorted. *count may be 0. */
+static novaq_status map_files(nq_name **out, size_t *count, const char *path, const json_t *map,
+                              novaq_error *err) {
+    NQ_TRY(nq_alloc(out, json_object_size(map), sizeof **out, err));
+    size_t n = 0;
+    /* jansson's iterators take a non-const object but do not change it. */
+    json_t *walk = (json_t *)(uintptr_t)map;
+    for (void *it = json_object_iter(walk); it != NULL; it = json_object_iter_next(walk, it)) {
+        const char *file = json_string_value(json_object_iter_value(it));
+        if (file == NULL || !is_plain_name(file)) {
+            return nq_fail(err, NOVAQ_E_FORMAT,
+                           "%s: tensor \"%.100s\": \"%.200s\" is not a plain file name", path,
+                           json_object_iter_key(it), file == NULL ? "" : file);
+        }
+        (*out)[n++] = (nq_name){file, 0};
+    }
+    nq_names_sort(*out, n);
+    for (size_t i = 0; i < n; i++) {
+        if (*count == 0 || strcmp((*out)[*count - 1].name, (*out)[i].name) != 0) {
+            (*out)[(*count)++] = (*out)[i];
+        }
+    }
+    return NOVAQ_OK;
+}
+
+/* Names a tensor of the map that no shard had. */
+static novaq_status missing_tensor(const nq_tensors *ts, const char *path, const json_t *map,
+                                   novaq_error *err) {
+    nq_name *have = NULL;
+    NQ_TRY(nq_alloc_raw(&have, ts->count, sizeof *have, err));
+    for (size_t i = 0; i < ts->count; i++) {
+        have[i] = (nq_name){ts->tensors[i].name, i};
+    }
+    nq_names_sort(have, ts->count);
+    json_t *walk = (json_t *)(uintptr_t)map;
+    void *it = json_object_iter(walk);
+    while (it != NULL && nq_names_find(have, ts->count, json_object_iter_key(it)) != NULL) {
+        it = json_object_iter_next(walk, it);
+    }
+    novaq_status st =
+        nq_fail(err, NOVAQ_E_FORMAT, "%s: tensor \"%.200s\" is not in \"%.200s\" as the index says",
+                path, it == NULL ? "?" : json_object_iter_key(it),
+                it == NULL ? "?" : json_string_value(json_object_iter_value(it)));
+    nq_free(have);
+    return st;
+}
+
+static novaq_status load_shards(nq_tensors *ts, const char *path, const json_t *map,
+                                const nq_name *files, size_t count, novaq_error *err) {
+    if (count == 0 || count > SHARDS_MAX) {
+        return nq_fail(err, NOVAQ_E_FORMAT, "%s: weight_map names %zu files", path, count);
+    }
+    for (size_t i = 0; i < count; i++) {
+        mapped m = {map, files[i].name};
+        NQ_TRY(open_shard(ts, ts->dir, files[i].name, err));
+        /* Tensors that the map leaves out are ignored, as Hugging Face does:
+         * they are remnants (tied weights, buffers) that no model asks for. */
+        NQ_TRY(load_safetensors(ts, keep_mapped, &m, err));
+    }
+    return ts->count == json_object_size(map) ? NOVAQ_OK : missing_tensor(ts, path, map, err);
+}
+
+static novaq_status load_index(nq_tensors *ts, const char *path, novaq_error *err) {
+    char *text = NULL;
+    size_t len = 0;
+    json_t *root = NULL;
+    nq_name *files = NULL;
+    size_t count = 0;
+    const json_t *map = NULL;
+    NQ_TRY(nq_read_file(&text, &len, path, INDEX_MAX, err));
+    novaq_status st = nq_json_parse_object(&root, path, text, len, err);
+    nq_free(text);
+    if (st == NOVAQ_OK && json_object_get(root, "chunks") != NULL &&
+        json_object_get(root, "schema_version") != NULL) {
+        st = is_artifact(path, err);
+    }
+    if (st == NOVAQ_OK) {
+        st = nq_json_get_object(&map, root, "weight_map", path, err);
+    }
+    if (st == NOVAQ_OK) {
+        st = map_files(&files, &count, path, map, err);
+    }
+    if (st == NOVAQ_OK) {
+        st = load_shards(ts, path, map, files, count, err);
+    }
+    nq_free(files);
+    json_decref(root);
+    return st;
+}
+
+/* ---- entry ---------------------------------------------------------------- */
+
+novaq_status nq_tensors_load(nq_tensors *ts, const char *path, novaq_error *err) {
+    NQ_TRY(open_shard(ts, NULL, path, err));
+    kind k = KIND_UNKNOWN;
+    NQ_TRY(recognise(&k, ts->shards[0].src, err));
+    switch (k) {
+    case KIND_SAFETENSORS: return load_safetensors(ts, NULL, NULL, err);
+    case KIND_GGUF: return load_gguf(ts, err);
+    case KIND_JSON:
+        nq_source_close(&ts->shards[0].src); /* the index is no shard */
+        ts->shard_count = 0;
+        return load_index(ts, path, err);
+    case KIND_ZIP:
+        return nq_fail(err, NOVAQ_E_UNSUPPORTED,
+                       "%s: a zip archive (PyTorch?): novaq reads SafeTensors and GGUF", path);
+    case KIND_PYTORCH:
+    case KIND_ONNX: return is_foreign(path, k, err);
+    case KIND_UNKNOWN: break;
+    }
+    return nq_fail(err, NOVAQ_E_FORMAT, "%s: offset 0: neither SafeTensors nor GGUF", path);
+}
+
+/* ---- directories ---------------------------------------------------------- */
+
+static bool in_dir(const char *dir, const char *name) {
+    char *path = NULL;
+    bool there = nq_path_join(&path, dir, name, NULL) == NOVAQ_OK && nq_is_file(path);
+    nq_free(path);
+    return there;
+}
+
+/* The "-00001" of a name like "m-00001-of-00003.gguf", or NULL. */
+static const char *part_number(const char *name) {
+    const char *of = strstr(name, "-of-");
+    if (of == NULL || of - name < 6 || of[-6] != '-' || strspn(of - 5, "0123456789") != 5) {
+        return NULL;
+    }
+    return of - 6;
+}
+
+/* A file that starts a model; later parts of a GGUF split do not, nor do
+ * SafeTensors shards "-00001-of-00002" (their index does). */
+static bool starts_model(const char *name) {
+    const char *part = part_number(name);
+    if (name[0] == '.') {
+        return false;
+    }
+    if (ends_with(name, ".gguf")) {
+        return part == NULL || strncmp(part, "-00001", 6) == 0;
+    }
+    return ends_with(name, ".safetensors.index.json") ||
+           (ends_with(name, ".safetensors") && part == NULL);
+}
+
+/* Nothing to read in dir: says so, and by name where another format is there. */
+static novaq_status no_model(const char *dir, char *const *names, size_t count, novaq_error *err) {
+    for (size_t i = 0; i < count; i++) {
+        bool onnx = ends_with(names[i], ".onnx");
+        bool bin = ends_with(names[i], ".bin") && strncmp(names[i], "pytorch_model", 13) != 0;
+        if (onnx || (is_pytorch_name(names[i]) && !bin)) {
+            return is_foreign(dir, onnx ? KIND_ONNX : KIND_PYTORCH, err);
+        }
+    }
+    return nq_fail(err, NOVAQ_E_ARG, "%s: no .safetensors, .safetensors.index.json or .gguf in it",
+                   dir);
+}
+
+static novaq_status only_model(char **out, const char *dir, novaq_error *err) {
+    char **names = NULL;
+    size_t count = 0;
+    NQ_TRY(nq_list_dir(&names, &count, dir, err));
+    const char *first = NULL;
+    const char *second = NULL;
+    for (size_t i = 0; i < count; i++) {
+        if (!starts_model(names[i]) || !in_dir(dir, names[i])) {
+            continue;
+        }
+        if (first == NULL) {
+            first = names[i];
+        } else if (second == NULL) {
+            second = names[i];
+        }
+    }
+    novaq_status st;
+    if (first == NULL) {
+        st = no_model(dir, names, count, err);
+    } else if (second != NULL) {
+        st = nq_fail(err, NOVAQ_E_ARG, "%s: holds several models (%.100s, %.100s): name one", dir,
+                     first, second);
+    } else {
+        st = nq_path_join(out, dir, first, err);
+    }
+    nq_free_names(names, count);
+    return st;
+}
+
+novaq_status nq_tensors_locate(char **out, const char *dir, novaq_error *err) {
+    static const char *const usual[] = {"model.safetensors", "model.safetensors.index.json"};
+    *out = NULL;
+    for (size_t i = 0; i < sizeof usual / sizeof usual[0]; i++) {
+        if (in_dir(dir, usual[i])) {
+            return nq_path_join(out, dir, usual[i], err);
+        }
+    }
+    if (in_dir(dir, "manifest.json")) {
+        return is_artifact(dir, err);
+    }
+    return only_model(out, dir, err);
+}
