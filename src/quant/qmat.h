@@ -6,13 +6,16 @@
  * w'(i, j*d + v) = 2^exponent * row_scale[i] * codebook_scale[g]
  *                  * sum_k C[g][k][field_k(symbol(i - lag_k, j))][v] + row_mean[i]
  * with g the codebook group of column j*d, and symbol 0 above the first row of a
- * segment. w' is the rotated matrix W Dt Ht: see rotate.h.
+ * segment. w' is the rotated matrix W C Dt Ht: C = diag(2^(e_j/2)) are the column
+ * scales, if there are any, Dt Ht the rotation, see rotate.h.
  */
 #ifndef NQ_QUANT_QMAT_H
 #define NQ_QUANT_QMAT_H
 
 #include "quant/rotate.h"
 #include "quant/scheme.h"
+
+#define NQ_COL_EXPONENT_MAX 64
 
 typedef struct nq_qmat {
     nq_scheme scheme; /* CODE or Q8 */
@@ -28,6 +31,8 @@ typedef struct nq_qmat {
     const uint16_t *codebook_scale; /* (groups) binary16; NULL for Q8 */
     const uint16_t *row_scale;      /* (rows) binary16 */
     const uint16_t *row_mean;       /* (rows) binary16, or NULL */
+    const int8_t *col_exponent;     /* (cols) or NULL: column j was multiplied by 2^(e/2) before
+                                       the rotation, |e| <= NQ_COL_EXPONENT_MAX */
 } nq_qmat;
 
 /* Byte sizes of the pieces, for writers and validators. */
@@ -45,11 +50,16 @@ uint64_t nq_qmat_scratch(const nq_qmat *q);
  * Starts anywhere; symbols of the rows above are unpacked as needed.
  * Thread-safe; each thread its own scratch. */
 void nq_qmat_decode(float *out, const nq_qmat *q, uint64_t row0, uint64_t count, void *scratch);
-/* The same with the rotation undone: rows of W itself. */
+/* The same with rotation and column scales undone: rows of W itself. */
 void nq_qmat_decode_plain(float *out, const nq_qmat *q, uint64_t row0, uint64_t count,
                           void *scratch);
-/* y[i] = sum_j W(i,j) x[j] for rows [row0, row0+count), where xr is x already
- * rotated (nq_rotate_forward). y[0] is row row0. */
+/* What undoes the column scale 2^(e/2): 2^(-e/2) as binary32, for any e. */
+float nq_col_factor(int8_t e);
+/* x (count, cols) in place: activations into the basis of the coded matrix,
+ * x C^-1 Dt Ht. */
+void nq_qmat_input(float *x, const nq_qmat *q, uint64_t count);
+/* y[i] = sum_j W(i,j) x[j] for rows [row0, row0+count), where xr is x after
+ * nq_qmat_input(). y[0] is row row0. */
 void nq_qmat_gemv(float *y, const nq_qmat *q, uint64_t row0, uint64_t count, const float *xr,
                   void *scratch);
 
