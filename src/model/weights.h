@@ -1,8 +1,8 @@
 /* weights.h - one view of a model's tensors, over a source or an artifact.
  *
  * Owns: opening either by path, the model description, decoding any tensor (or
- * rows of it) to float32 with the rotation undone. Refuses: keeping decoded
- * copies.
+ * rows of it) to float32 with rotation and column scales undone. Refuses: keeping
+ * decoded copies.
  */
 #ifndef NQ_MODEL_WEIGHTS_H
 #define NQ_MODEL_WEIGHTS_H

@@ -1,0 +1,25 @@
+/* describe_parts.h - what the files of describe share.
+ *
+ * Owns: the signatures of the two mappings behind nq_describe(). Refuses: use
+ * outside describe*.c.
+ */
+#ifndef NQ_MODEL_DESCRIBE_PARTS_H
+#define NQ_MODEL_DESCRIBE_PARTS_H
+
+#include "model/describe.h"
+
+/* Fill `model` (architecture, name, hyperparameters, tokenizer, chat_template)
+ * and append to `why` (array of strings) what keeps it from running. */
+NOVAQ_CHECK novaq_status nq_describe_gguf(json_t *model, json_t *why, const nq_tensors *ts,
+                                          novaq_error *err);
+NOVAQ_CHECK novaq_status nq_describe_hf(json_t *model, json_t *why, const nq_tensors *ts,
+                                        novaq_error *err);
+
+/* Appends printf-formatted text (invalid UTF-8 replaced by a fixed phrase). */
+NOVAQ_CHECK novaq_status nq_describe_why(json_t *why, novaq_error *err, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Sets key to value (reference stolen); NOVAQ_E_MEMORY when that fails. */
+NOVAQ_CHECK novaq_status nq_describe_set(json_t *object, const char *key, json_t *value,
+                                         novaq_error *err);
+
+#endif
