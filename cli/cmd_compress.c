@@ -1,0 +1,164 @@
+/* cmd_compress.c - compress, and its spellings local, hf, ollama, url. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "cmd.h"
+#include "progress.h"
+#include "report.h"
+
+static const opt_id paper_options[] = {OPT_LEVEL1, OPT_LEVEL2, OPT_MAX_DIM, OPT_MIN_DIM,
+                                       OPT_SUBSPACES};
+
+/* The paper's option that was given, or OPT_COUNT. */
+static opt_id given_paper_option(const opt_args *a) {
+    for (size_t i = 0; i < sizeof paper_options / sizeof paper_options[0]; i++) {
+        if (cli_given(a, paper_options[i])) {
+            return paper_options[i];
+        }
+    }
+    return OPT_COUNT;
+}
+
+static bool ends_in(const char *s, const char *tail) {
+    size_t ls = strlen(s);
+    size_t lt = strlen(tail);
+    return ls > lt && strcmp(s + ls - lt, tail) == 0;
+}
+
+static bool is_file_name(const char *path) {
+    return ends_in(path, ".bin") || ends_in(path, ".novaq") || ends_in(path, ".safetensors");
+}
+
+/* Where a model lies decides whether this version can read it. */
+static int check_reachable(const opt_args *a, const char *input) {
+    const char *sep = strstr(input, "://");
+    if (sep != NULL) {
+        return cli_fail_text(EXIT_FAIL,
+                             "streaming from %.*s:// is not in this version; download the file "
+                             "and give its path",
+                             (int)((sep - input) & 0xff), input);
+    }
+    switch (a->command) {
+    case CMD_HF:
+        return cli_fail_text(EXIT_FAIL, "streaming from hf:// is not in this version; download "
+                                        "the files and run: novaq local PATH");
+    case CMD_OLLAMA:
+        return cli_fail_text(EXIT_FAIL, "streaming from ollama:// is not in this version; give "
+                                        "the model's GGUF blob: novaq local PATH");
+    case CMD_URL:
+        return cli_usage("url: '%s' is not a web address such as https://HOST/FILE; for a file "
+                         "on disk run: novaq local PATH",
+                         input);
+    default: return EXIT_OK;
+    }
+}
+
+static int find_input(const opt_args *a, const char **input) {
+    const char *named = cli_text(a, OPT_INPUT); /* NULL but for compress */
+    *input = a->arg_count > 0 ? a->args[0] : named;
+    if (*input == NULL) {
+        return cli_usage("compress: no model; give --input MODEL");
+    }
+    if (named != NULL && a->arg_count > 0) {
+        return cli_usage("compress: two models, '%s' and --input '%s'; give one", a->args[0],
+                         named);
+    }
+    return check_reachable(a, *input);
+}
+
+static int check_tensor_types(const opt_args *a) {
+    for (size_t i = 0; i < a->list_count; i++) {
+        const char *eq = strrchr(a->list[i], '=');
+        if (eq == NULL || eq == a->list[i] || eq[1] == '\0') {
+            return cli_usage("--tensor-type: '%s' is not REGEX=SCHEME, such as 'attn_.*=k16d1l2'",
+                             a->list[i]);
+        }
+    }
+    return EXIT_OK;
+}
+
+static int fill_paper(novaq_compress_options *o, const opt_args *a) {
+    opt_id id = given_paper_option(a);
+    o->paper = id != OPT_COUNT;
+    if (o->paper && cli_given(a, OPT_SCHEME)) {
+        return cli_usage("--scheme and --%s contradict each other; give one",
+                         opt_find(a->command, id)->name);
+    }
+    /* With subvectors of a given length the library derives K1 and K2 from the
+     * budget (0), unless they were given, too. */
+    bool derive = cli_given(a, OPT_SUBSPACES);
+    o->level1_centroids = derive && !cli_given(a, OPT_LEVEL1) ? 0 : cli_uint(a, OPT_LEVEL1);
+    o->level2_centroids = derive && !cli_given(a, OPT_LEVEL2) ? 0 : cli_uint(a, OPT_LEVEL2);
+    o->max_subspace_dim = cli_uint(a, OPT_MAX_DIM);
+    o->min_subspace_dim = cli_uint(a, OPT_MIN_DIM);
+    o->subspaces = cli_uint(a, OPT_SUBSPACES);
+    if (o->min_subspace_dim <= o->max_subspace_dim) {
+        return EXIT_OK;
+    }
+    /* A default gives way to what was asked for. */
+    if (!cli_given(a, OPT_MIN_DIM)) {
+        o->min_subspace_dim = o->max_subspace_dim;
+    } else if (!cli_given(a, OPT_MAX_DIM)) {
+        o->max_subspace_dim = o->min_subspace_dim;
+    } else {
+        return cli_usage("--min-subspace-dim %u is above --max-subspace-dim %u",
+                         o->min_subspace_dim, o->max_subspace_dim);
+    }
+    return EXIT_OK;
+}
+
+static int fill(novaq_compress_options *o, const opt_args *a) {
+    o->output = cli_text(a, OPT_OUTPUT);
+    if (o->output == NULL && !cli_flag(a, OPT_DRY_RUN)) {
+        return cli_usage("compress: nowhere to write; give --output DIR, or --dry-run");
+    }
+    o->single_file = cli_flag(a, OPT_SINGLE_FILE) || a->command != CMD_COMPRESS ||
+                     (o->output != NULL && is_file_name(o->output));
+    o->target_bits = cli_real(a, OPT_TARGET_BITS);
+    o->max_iterations = cli_uint(a, OPT_ITERATIONS);
+    o->tolerance = cli_real(a, OPT_TOLERANCE);
+    o->seed = a->value[OPT_SEED].u;
+    o->outlier_percentile = cli_real(a, OPT_OUTLIERS);
+    o->normalize = cli_text(a, OPT_NORMALIZE);
+    o->calibration = cli_text(a, OPT_CALIBRATION);
+    o->scheme = cli_text(a, OPT_SCHEME);
+    o->tensor_types = a->list;
+    o->tensor_type_count = a->list_count;
+    o->segment_rows = cli_uint(a, OPT_SEGMENT_ROWS);
+    o->keep_embedding = cli_flag(a, OPT_KEEP_EMBEDDING);
+    o->threads = cli_uint(a, OPT_THREADS);
+    int code = check_tensor_types(a);
+    return code == EXIT_OK ? fill_paper(o, a) : code;
+}
+
+int cmd_compress(const opt_args *a) {
+    novaq_compress_options o = NOVAQ_COMPRESS_OPTIONS_INIT;
+    /* Usage errors first: they hold wherever the model lies. */
+    int code = fill(&o, a);
+    if (code == EXIT_OK) {
+        code = find_input(a, &o.input);
+    }
+    if (code != EXIT_OK) {
+        return code;
+    }
+    bool plan = cli_flag(a, OPT_DRY_RUN);
+    progress p;
+    progress_begin(&p, cli_flag(a, OPT_QUIET));
+    o.progress = progress_callback;
+    o.progress_ctx = &p;
+    novaq_error err = {.code = NOVAQ_OK};
+    char *report = NULL;
+    novaq_status st = plan ? novaq_plan(&report, &o, &err) : novaq_compress(&report, &o, &err);
+    progress_end(&p);
+    if (st != NOVAQ_OK) {
+        return cli_fail(&err);
+    }
+    if (!cli_flag(a, OPT_JSON)) {
+        report_warnings(report);
+    }
+    code = cli_report(a, report, plan ? report_plan : report_compress);
+    if (code == EXIT_OK && !plan && !cli_flag(a, OPT_JSON)) {
+        (void)printf("written to       %s\n", o.output);
+    }
+    return code;
+}

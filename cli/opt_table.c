@@ -1,0 +1,253 @@
+/* opt_table.c - every command and every option, once. See opt.h. */
+#include "opt.h"
+
+#include <math.h>
+
+#define BIT(c)      ((uint32_t)1 << (c))
+#define ALL         (BIT(CMD_COUNT) - 1)
+#define FETCH       (BIT(CMD_HF) | BIT(CMD_OLLAMA) | BIT(CMD_URL))
+#define SEED1       (BIT(CMD_LOCAL) | FETCH)
+#define COMPRESSING (BIT(CMD_COMPRESS) | SEED1)
+#define INSPECTING  (BIT(CMD_VALIDATE) | BIT(CMD_VERIFY) | BIT(CMD_STATS) | BIT(CMD_INFO))
+#define RUNNING     (BIT(CMD_EVAL) | BIT(CMD_RUN) | BIT(CMD_TOKENIZE))
+#define U64_MAX     18446744073709551615.0
+
+#define EXAMPLES(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+const opt_command opt_commands[CMD_COUNT] = {
+    [CMD_NONE] =
+        {"novaq", "COMMAND [OPTIONS]", "make large language models small and run the result",
+         "novaq compresses the weights of a language model to between 0.2 and 8 bits each, "
+         "measures what that costs, runs the result on an ordinary CPU, and exports it again "
+         "for other tools.",
+         0, 0, "",
+         EXAMPLES("novaq compress --input model.gguf --output small --target-bits 4",
+                  "novaq stats small", "novaq run small -p \"The capital of France is\"")},
+    [CMD_COMPRESS] =
+        {"compress", "--input MODEL --output PATH [OPTIONS]", "compress a model",
+         "Reads SafeTensors (file, index or directory) or GGUF and writes a new artifact: a "
+         "directory, or one file when PATH ends in .bin, .novaq or .safetensors or when "
+         "--single-file is given. With only --target-bits the planner picks a scheme for each "
+         "tensor. Giving --level1-centroids, --level2-centroids, --max-subspace-dim, "
+         "--min-subspace-dim or --subspaces selects two-level product quantization with exactly "
+         "those parameters. A model that novaq can run is first run on text it samples itself, "
+         "so that the codec knows which weights matter; --calibration takes a text of yours "
+         "instead, or none.",
+         0, 1, "",
+         EXAMPLES("novaq compress --input model.safetensors --output ./artifacts",
+                  "novaq compress --input model.gguf --output small.novaq --target-bits 2",
+                  "novaq compress --input model.gguf --output small --target-bits 2 "
+                  "--calibration text.txt",
+                  "novaq compress --input model.gguf --output small --target-bits 2 "
+                  "--calibration none",
+                  "novaq compress --input ./model --output ./artifacts --target-bits 2.0 "
+                  "--level1-centroids 32 --level2-centroids 16",
+                  "novaq compress --input ./model --output ./artifacts --scheme k16d1l2 "
+                  "--keep-embedding",
+                  "novaq compress --input ./model --tensor-type 'attn_.*=k16d1l2' "
+                  "--tensor-type 'embd=q8' --dry-run")},
+    [CMD_LOCAL] = {"local", "PATH [OPTIONS]", "compress a model on disk into one file",
+                   "The same as compress with --single-file; PATH is the input.", 1, 1,
+                   "give the path of a model: a .safetensors or .gguf file or a directory",
+                   EXAMPLES("novaq local model.safetensors --output local-model-novaq.bin",
+                            "novaq local model.gguf --bits 1.5 --subspaces 4 --output x.bin")},
+    [CMD_HF] = {"hf", "REPO [OPTIONS]", "compress a model of the Hugging Face Hub",
+                "Accepts every option of local. Streaming is not in this version: the command "
+                "says so and stops; download the model and use local.",
+                1, 1, "give a repository such as ORG/NAME",
+                EXAMPLES("novaq hf ORG/NAME --bits 1.5 --subspaces 4 --output model-novaq.bin")},
+    [CMD_OLLAMA] = {"ollama", "MODEL [OPTIONS]", "compress a model of the Ollama library",
+                    "Accepts every option of local. Streaming is not in this version: the command "
+                    "says so and stops; give the path of the model's GGUF blob to local.",
+                    1, 1, "give a model such as NAME:TAG",
+                    EXAMPLES("novaq ollama NAME:TAG --bits 1.5 --output model-novaq.bin")},
+    [CMD_URL] = {"url", "URL [OPTIONS]", "compress a model behind a web address",
+                 "Accepts every option of local. Streaming is not in this version: the command "
+                 "says so and stops; download the file and use local.",
+                 1, 1, "give the address of a .safetensors or .gguf file",
+                 EXAMPLES("novaq url https://example.com/model.safetensors --output "
+                          "model-novaq.bin")},
+    [CMD_VALIDATE] = {"validate", "ARTIFACT [OPTIONS]", "check an artifact's structure",
+                      "Checks the manifest, sizes and bounds. Reads no weights, so it is fast; "
+                      "verify checks every byte. Exit status 3 when something does not hold.",
+                      1, 1, "give the path of an artifact",
+                      EXAMPLES("novaq validate small.novaq", "novaq validate ./artifacts --json")},
+    [CMD_VERIFY] = {"verify", "ARTIFACT [OPTIONS]", "check every byte of an artifact",
+                    "validate, then every SHA-256 and BLAKE3, then a full decode. Exit status 3 "
+                    "when something does not hold.",
+                    1, 1, "give the path of an artifact",
+                    EXAMPLES("novaq verify small.novaq", "novaq verify ./artifacts --threads 2")},
+    [CMD_STATS] = {"stats", "MODEL [OPTIONS]", "size and error of every layer",
+                   "Bits per weight are counted from bytes on disk over all tensors; ratios are "
+                   "against the same tensors in 16-bit and 32-bit floats.",
+                   1, 1, "give the path of an artifact or a model",
+                   EXAMPLES("novaq stats small.novaq", "novaq stats ./artifacts --json")},
+    [CMD_INFO] = {"info", "MODEL [OPTIONS]", "what a model is",
+                  "Architecture, hyperparameters, tokenizer and tensors of a model or an artifact.",
+                  1, 1, "give the path of an artifact or a model",
+                  EXAMPLES("novaq info model.gguf", "novaq info ./artifacts --json")},
+    [CMD_EVAL] = {"eval", "MODEL --perplexity TEXTFILE [OPTIONS]", "measure quality on a text",
+                  "Perplexity by the protocol of llama-perplexity: windows of --n-ctx tokens, the "
+                  "second half of each scored. --against SOURCE adds the Kullback-Leibler "
+                  "divergence from that model's predictions.",
+                  0, 1, "",
+                  EXAMPLES("novaq eval small.novaq --perplexity wiki.test.raw --chunks 20",
+                           "novaq eval --perplexity wiki.test.raw ./artifacts --against model.gguf "
+                           "--json")},
+    [CMD_RUN] = {"run", "MODEL -p PROMPT [OPTIONS]", "continue a prompt",
+                 "Text appears on standard output as it is generated. The same seed gives the "
+                 "same text.",
+                 0, 1, "",
+                 EXAMPLES("novaq run small.novaq -p \"Once upon a time\" -n 64",
+                          "novaq run ./artifacts -p - --temperature 0 < prompt.txt")},
+    [CMD_TOKENIZE] = {"tokenize", "MODEL [TEXT] [OPTIONS]", "turn text into token ids",
+                      "TEXT is the argument, else --file, else standard input. Prints the ids "
+                      "separated by spaces; with --json an object {\"ids\": [...]}; with --lines "
+                      "one JSON array for each line of the input.",
+                      0, 2, "",
+                      EXAMPLES("novaq tokenize model.gguf \"Hello world\"",
+                               "novaq tokenize --model small.novaq --file text.txt --json")},
+    [CMD_EXPORT] = {"export", "MODEL --to FORMAT --output PATH [OPTIONS]",
+                    "write plain weights for other tools",
+                    "Decodes every tensor, undoes the rotation and writes a GGUF file or a "
+                    "directory with SafeTensors weights, configuration and tokenizer. Matrices "
+                    "take --dtype, vectors stay in 32-bit floats.",
+                    1, 1, "give the path of an artifact or a model",
+                    EXAMPLES("novaq export small.novaq --to gguf --output decoded.gguf",
+                             "novaq export ./artifacts --to safetensors --output ./decoded --dtype "
+                             "bf16")},
+    [CMD_BENCH] = {"bench", "[--codec] [OPTIONS]", "measure the codec itself",
+                   "Mean squared error of each scheme on unit Gaussian data beside the "
+                   "rate-distortion bound.",
+                   0, 0, "", EXAMPLES("novaq bench --codec --schemes k16d2l3,pq16x16d4 --json")},
+    [CMD_COMPLETION] = {"completion", "bash|zsh|fish", "print a shell completion script",
+                        "Load it from the shell's start file or install it where the shell looks.",
+                        1, 1, "give a shell: bash, zsh or fish",
+                        EXAMPLES("source <(novaq completion bash)",
+                                 "novaq completion fish > ~/.config/fish/completions/novaq.fish")},
+    [CMD_VERSION] = {"version", "[--json]", "print the version", "The same as novaq --version.", 0,
+                     0, "", EXAMPLES("novaq version")},
+    [CMD_HELP] = {"help", "[COMMAND]", "print help", "The same as COMMAND --help.", 0, 1, "",
+                  EXAMPLES("novaq help compress")},
+};
+
+const opt_spec opt_specs[] = {
+    {OPT_INPUT, BIT(CMD_COMPRESS), OPT_T_TEXT, 'i', "input", NULL, "MODEL", NULL, 0, 0, false, NULL,
+     "model to read: a .safetensors or .gguf file, an index.json or a directory"},
+    {OPT_OUTPUT, BIT(CMD_COMPRESS), OPT_T_TEXT, 'o', "output", NULL, "PATH", NULL, 0, 0, false,
+     NULL, "artifact to write: a directory, or a file ending in .bin, .novaq or .safetensors"},
+    {OPT_OUTPUT, SEED1, OPT_T_TEXT, 'o', "output", NULL, "FILE", NULL, 0, 0, false,
+     "novaq_compressed.bin", "artifact to write"},
+    {OPT_TARGET_BITS, COMPRESSING, OPT_T_REAL, 'b', "target-bits", "bits", "BITS", NULL, 0.19, 8,
+     false, "1.5", "bits per weight over all quantized tensors"},
+    {OPT_LEVEL1, COMPRESSING, OPT_T_UINT, 0, "level1-centroids", NULL, "N", NULL, 2, 256, false,
+     "16", "entries of the first-level codebook"},
+    {OPT_LEVEL2, COMPRESSING, OPT_T_UINT, 0, "level2-centroids", NULL, "N", NULL, 2, 256, false,
+     "8", "entries of the second-level (residual) codebook"},
+    {OPT_MAX_DIM, COMPRESSING, OPT_T_UINT, 0, "max-subspace-dim", NULL, "N", NULL, 1, 64, false,
+     "16", "longest subvector that may be chosen"},
+    {OPT_MIN_DIM, COMPRESSING, OPT_T_UINT, 0, "min-subspace-dim", NULL, "N", NULL, 1, 64, false,
+     "4", "shortest subvector that may be chosen"},
+    {OPT_SUBSPACES, COMPRESSING, OPT_T_UINT, 0, "subspaces", NULL, "N", NULL, 1, 64, false, NULL,
+     "length of the subvectors; K1 and K2 follow from --bits unless given"},
+    {OPT_ITERATIONS, COMPRESSING, OPT_T_UINT, 0, "max-iterations", NULL, "N", NULL, 1, 1000, false,
+     "100",
+     "rounds of codebook training at most (sliding schemes start from trained codebooks and take "
+     "at most 4)"},
+    {OPT_TOLERANCE, COMPRESSING, OPT_T_REAL, 0, "tolerance", NULL, "X", NULL, 0, INFINITY, true,
+     "1e-4", "relative improvement of the error that ends training"},
+    {OPT_SEED, COMPRESSING, OPT_T_UINT, 's', "seed", NULL, "N", NULL, 0, U64_MAX, false, "42",
+     "seed of everything random; the same seed gives the same bytes"},
+    {OPT_OUTLIERS, COMPRESSING, OPT_T_REAL, 0, "outlier-percentile", NULL, "X", NULL, 0, 1, false,
+     "0.01", "share of rows that --normalize paper rescales"},
+    {OPT_NORMALIZE, COMPRESSING, OPT_T_CHOICE, 0, "normalize", NULL, "HOW", "rotate|row|paper|none",
+     0, 0, false, "rotate", "what is done to the rows before coding"},
+    {OPT_CALIBRATION, COMPRESSING, OPT_T_TEXT, 0, "calibration", NULL, "FILE|self|auto|none", NULL,
+     0, 0, false, "auto",
+     "what the codec learns the inputs of each matrix from: a text, the model's own samples "
+     "(auto: those, if the model can be run), or nothing"},
+    {OPT_SCHEME, COMPRESSING, OPT_T_TEXT, 0, "scheme", NULL, "NAME", NULL, 0, 0, false, NULL,
+     "one scheme for every quantized tensor, such as k16d2l3, pq16x8d4 or q8"},
+    {OPT_TENSOR_TYPE, COMPRESSING, OPT_T_LIST, 0, "tensor-type", NULL, "RE=SCHEME", NULL, 0, 0,
+     false, NULL, "scheme for tensors whose name matches RE; repeatable, the first match wins"},
+    {OPT_SEGMENT_ROWS, COMPRESSING, OPT_T_UINT, 0, "segment-rows", NULL, "N", NULL, 1, 1048576,
+     false, "256", "rows that are coded as one chain"},
+    {OPT_KEEP_EMBEDDING, COMPRESSING, OPT_T_FLAG, 0, "keep-embedding", NULL, NULL, NULL, 0, 0,
+     false, NULL, "leave token embedding and output head as in the source"},
+    {OPT_SINGLE_FILE, COMPRESSING, OPT_T_FLAG, 0, "single-file", NULL, NULL, NULL, 0, 0, false,
+     NULL, "write one file instead of a directory, whatever its name"},
+    {OPT_DRY_RUN, COMPRESSING, OPT_T_FLAG, 0, "dry-run", NULL, NULL, NULL, 0, 0, false, NULL,
+     "print the plan and the size it would give; write nothing"},
+
+    {OPT_MODEL, RUNNING, OPT_T_TEXT, 'm', "model", NULL, "PATH", NULL, 0, 0, false, NULL,
+     "the model, instead of the argument"},
+    {OPT_PERPLEXITY, BIT(CMD_EVAL), OPT_T_TEXT, 'f', "perplexity", "file", "TEXTFILE", NULL, 0, 0,
+     false, NULL, "text to measure on"},
+    {OPT_CHUNKS, BIT(CMD_EVAL), OPT_T_UINT, 0, "chunks", NULL, "N", NULL, 0, 4294967295.0, false,
+     "0", "windows to measure; 0 means all"},
+    {OPT_N_CTX, BIT(CMD_EVAL), OPT_T_UINT, 'c', "n-ctx", "ctx", "N", NULL, 8, 1048576, false, "512",
+     "tokens in a window"},
+    {OPT_AGAINST, BIT(CMD_EVAL), OPT_T_TEXT, 0, "against", NULL, "SOURCE", NULL, 0, 0, false, NULL,
+     "model whose predictions are the reference for the divergence"},
+    {OPT_LAYER_KL, BIT(CMD_EVAL), OPT_T_FLAG, 0, "layer-kl", NULL, NULL, NULL, 0, 0, false, NULL,
+     "with --against: the divergence that each layer causes alone"},
+
+    {OPT_PROMPT, BIT(CMD_RUN), OPT_T_TEXT, 'p', "prompt", NULL, "TEXT", NULL, 0, 0, false, NULL,
+     "text to continue; - reads it from standard input"},
+    {OPT_N_PREDICT, BIT(CMD_RUN), OPT_T_UINT, 'n', "max-tokens", "n-predict", "N", NULL, 1, 1048576,
+     false, "128", "tokens to generate at most"},
+    {OPT_TEMPERATURE, BIT(CMD_RUN), OPT_T_REAL, 0, "temperature", "temp", "X", NULL, 0, 100, false,
+     "0.8", "0 always takes the likeliest token"},
+    {OPT_TOP_K, BIT(CMD_RUN), OPT_T_UINT, 0, "top-k", NULL, "N", NULL, 0, 4294967295.0, false, "40",
+     "choose among the N likeliest tokens; 0 is off"},
+    {OPT_TOP_P, BIT(CMD_RUN), OPT_T_REAL, 0, "top-p", NULL, "X", NULL, 0, 1, false, "0.95",
+     "choose among the likeliest tokens that reach this probability together; 1 is off"},
+    {OPT_MIN_P, BIT(CMD_RUN), OPT_T_REAL, 0, "min-p", NULL, "X", NULL, 0, 1, false, "0.05",
+     "drop tokens less likely than this share of the likeliest; 0 is off"},
+    {OPT_REPEAT_PENALTY, BIT(CMD_RUN), OPT_T_REAL, 0, "repeat-penalty", NULL, "X", NULL, 0, 100,
+     true, "1", "divide the odds of the last 64 tokens by this; 1 is off"},
+    {OPT_SEED, BIT(CMD_RUN), OPT_T_UINT, 's', "seed", NULL, "N", NULL, 0, U64_MAX, false, "42",
+     "seed of the sampling"},
+    {OPT_IGNORE_EOS, BIT(CMD_RUN), OPT_T_FLAG, 0, "ignore-eos", NULL, NULL, NULL, 0, 0, false, NULL,
+     "go on when the model ends its text"},
+
+    {OPT_FILE, BIT(CMD_TOKENIZE), OPT_T_TEXT, 'f', "file", NULL, "FILE", NULL, 0, 0, false, NULL,
+     "read the text from a file; - is standard input"},
+    {OPT_LINES, BIT(CMD_TOKENIZE), OPT_T_FLAG, 0, "lines", NULL, NULL, NULL, 0, 0, false, NULL,
+     "treat each line as a text of its own"},
+    {OPT_NO_SPECIAL, BIT(CMD_TOKENIZE), OPT_T_FLAG, 0, "no-special", NULL, NULL, NULL, 0, 0, false,
+     NULL, "do not add the tokens that begin or end a text"},
+    {OPT_NO_PARSE_SPECIAL, BIT(CMD_TOKENIZE), OPT_T_FLAG, 0, "no-parse-special", NULL, NULL, NULL,
+     0, 0, false, NULL, "special tokens written out in the text are plain text"},
+
+    {OPT_TO, BIT(CMD_EXPORT), OPT_T_CHOICE, 0, "to", "format", "FORMAT", "gguf|safetensors", 0, 0,
+     false, NULL, "what to write"},
+    {OPT_OUTPUT, BIT(CMD_EXPORT), OPT_T_TEXT, 'o', "output", NULL, "PATH", NULL, 0, 0, false, NULL,
+     "file (gguf) or directory (safetensors) to write"},
+    {OPT_DTYPE, BIT(CMD_EXPORT), OPT_T_CHOICE, 0, "dtype", NULL, "TYPE", "f16|f32|bf16", 0, 0,
+     false, "f16", "element type of matrices"},
+
+    {OPT_CODEC, BIT(CMD_BENCH), OPT_T_FLAG, 0, "codec", NULL, NULL, NULL, 0, 0, false, NULL,
+     "measure the schemes on unit Gaussian data (the default)"},
+    {OPT_SCHEMES, BIT(CMD_BENCH), OPT_T_TEXT, 0, "schemes", NULL, "A,B,...", NULL, 0, 0, false,
+     NULL, "schemes to measure"},
+
+    {OPT_THREADS, COMPRESSING | BIT(CMD_VERIFY) | RUNNING | BIT(CMD_EXPORT) | BIT(CMD_BENCH),
+     OPT_T_UINT, 't', "threads", NULL, "N", NULL, 0, 1024, false, "0",
+     "threads to use; 0 means one per processor"},
+    {OPT_JSON,
+     COMPRESSING | INSPECTING | RUNNING | BIT(CMD_EXPORT) | BIT(CMD_BENCH) | BIT(CMD_VERSION),
+     OPT_T_FLAG, 0, "json", NULL, NULL, NULL, 0, 0, false, NULL,
+     "print the report as JSON on standard output"},
+    {OPT_QUIET, COMPRESSING | INSPECTING | RUNNING | BIT(CMD_EXPORT) | BIT(CMD_BENCH), OPT_T_FLAG,
+     'q', "quiet", NULL, NULL, NULL, 0, 0, false, NULL, "no progress on standard error"},
+
+    {OPT_VERSION, BIT(CMD_NONE), OPT_T_FLAG, 'V', "version", NULL, NULL, NULL, 0, 0, false, NULL,
+     "print the version"},
+    {OPT_COMPLETION, BIT(CMD_NONE), OPT_T_CHOICE, 0, "completion", NULL, "SHELL", "bash|zsh|fish",
+     0, 0, false, NULL, "print a shell completion script"},
+    {OPT_MAN, BIT(CMD_NONE), OPT_T_FLAG, 0, "man", NULL, NULL, NULL, 0, 0, false, NULL,
+     "print the man page as roff source"},
+    {OPT_HELP, ALL, OPT_T_FLAG, 'h', "help", NULL, NULL, NULL, 0, 0, false, NULL, "print help"},
+};
+const size_t opt_spec_count = sizeof opt_specs / sizeof opt_specs[0];

@@ -1,0 +1,25 @@
+/* report.h - tables from the library's JSON reports.
+ *
+ * Owns: how figures look on standard output. Refuses: computing them; and
+ * letting a name from a file put control characters on a terminal.
+ */
+#ifndef CLI_REPORT_H
+#define CLI_REPORT_H
+
+/* Each prints one report and returns an exit code. */
+int report_compress(const char *json);
+int report_plan(const char *json);
+int report_stats(const char *json);
+int report_info(const char *json);
+int report_validate(const char *json); /* verify, too */
+int report_eval(const char *json);
+int report_export(const char *json);
+int report_bench(const char *json);
+/* The report's "warnings", one line each on standard error. */
+void report_warnings(const char *json);
+/* Says so on standard error when the text had fewer windows than were asked for. */
+void report_windows(const char *json, unsigned asked);
+/* Tokens and seconds of a generation, one line on standard error. */
+void report_speed(const char *json);
+
+#endif
