@@ -1,0 +1,59 @@
+# A thin front of CMake + Ninja. `make` installs missing Debian packages (as
+# root or through sudo, otherwise it says what to run) and builds build/novaq.
+# Variables: PREFIX, DESTDIR, JOBS, MODEL (bench), FUZZ_SECONDS (fuzz).
+
+PREFIX ?= /usr/local
+JOBS ?= $(shell nproc)
+FUZZ_SECONDS ?= 30
+CONFIGURE = cmake --preset
+
+.DEFAULT_GOAL := build
+.PHONY: build deps demo test bench lint format install asan tsan fuzz clean help
+
+build: ## build build/novaq and the libraries
+	@tools/deps.sh
+	@$(CONFIGURE) release -DCMAKE_INSTALL_PREFIX=$(PREFIX) --log-level=WARNING
+	@cmake --build build --parallel $(JOBS) --target novaq novaq_shared
+	@echo "built build/novaq; try: make demo"
+
+deps: ## install every Debian package that building, testing and linting need
+	@tools/deps.sh --lint
+
+demo: build ## compress, measure and run a real model (under 10 minutes, needs the network once)
+	@tools/demo.sh
+
+test: ## every test: release, sanitizers, oracles, scripts
+	@tools/deps.sh
+	@JOBS=$(JOBS) tests/run_tests.sh
+
+bench: build ## measure the codec and the model; writes bench/results.md
+	@bench/results.sh $(MODEL)
+
+lint: ## clang-format, clang-tidy, layering, style
+	@tools/deps.sh --lint
+	@JOBS=$(JOBS) tools/lint.sh
+
+format: ## clang-format every C file in place
+	@tools/deps.sh --lint
+	@git ls-files -co --exclude-standard -- '*.c' '*.h' | xargs clang-format -i
+
+install: build ## install into $(DESTDIR)$(PREFIX)
+	@cmake --build build --parallel $(JOBS) --target novaq novaq_static novaq_shared
+	@DESTDIR=$(DESTDIR) cmake --install build --prefix $(PREFIX)
+
+asan tsan: ## build with sanitizers into build/asan or build/tsan
+	@tools/deps.sh
+	@$(CONFIGURE) $@
+	@cmake --build build/$@ --parallel $(JOBS)
+
+fuzz: ## libFuzzer on every target for FUZZ_SECONDS each (needs clang-14)
+	@tools/deps.sh --fuzz
+	@$(CONFIGURE) fuzz --log-level=WARNING
+	@cmake --build build/fuzz --parallel $(JOBS) --target fuzzers
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) tools/fuzz.sh
+
+clean: ## remove everything built
+	rm -rf build
+
+help: ## this list
+	@sed -n 's/^\([a-z ]*\):[a-z ]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
