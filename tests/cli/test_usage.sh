@@ -1,0 +1,215 @@
+#!/usr/bin/env bash
+# What the command line says of itself and how it refuses: exit codes, one-line
+# errors on standard error, help of every command, completions that their shells
+# can parse, a man page without warnings, Ctrl-C.
+# Usage: test_usage.sh PROGRAM
+set -euo pipefail
+novaq=$1
+commands="compress local hf ollama url validate verify stats info eval run tokenize export bench
+    completion version help"
+
+fail() {
+    echo "FAILED: $*" >&2
+    exit 1
+}
+
+# refuses STATUS PATTERN ARGUMENT...: the exit status, nothing on standard
+# output, one line on standard error that begins with "novaq: ".
+refuses() {
+    local want=$1 pattern=$2 got=0
+    shift 2
+    "$novaq" "$@" >output 2>message </dev/null || got=$?
+    [ "$got" -eq "$want" ] || fail "exit $got instead of $want: $* ($(cat message))"
+    [ ! -s output ] || fail "a refusal wrote to standard output: $*"
+    [ "$(wc -l <message)" -eq 1 ] || fail "not one line: $* ($(cat message))"
+    grep -q '^novaq: ' message || fail "no 'novaq: ' in front: $(cat message)"
+    grep -qe "$pattern" message || fail "'$pattern' is not in: $(cat message)"
+}
+succeeds() {
+    "$novaq" "$@" >output 2>message </dev/null || fail "exit $?: $* ($(cat message))"
+    [ ! -s message ] || fail "a success wrote to standard error: $* ($(cat message))"
+    [ -s output ] || fail "no output: $*"
+}
+
+# ---- usage errors ------------------------------------------------------------
+refuses 2 'novaq --help'
+refuses 2 "did you mean 'compress'" compres
+refuses 2 'novaq --help' xyzzy
+refuses 2 "did you mean '--target-bits'" compress --target-bit 2
+refuses 2 'from 0.19 to 8' compress --input x --output y --target-bits 99
+refuses 2 'from 0.19 to 8' compress --input x --output y --target-bits=0.18
+refuses 2 'nan' compress --input x --output y --target-bits nan
+refuses 2 'from 2 to 256' compress --input x --output y --level1-centroids 1
+refuses 2 'from 1 to 64' compress --input x --output y --max-subspace-dim 65
+refuses 2 'from 1 to 64' compress --input x --output y --min-subspace-dim 65
+refuses 2 'resume is not in this version' compress --input x --output y --resume
+refuses 2 'max-memory is not in this version' local x --max-memory=2G
+refuses 2 'above 0' compress --input x --output y --tolerance 0
+refuses 2 'needs a value' compress --input
+refuses 2 'give --input' compress --output y
+refuses 2 'give --output' compress --input x
+refuses 2 'two models' compress x --input y --output z
+refuses 2 'REGEX=SCHEME' compress --input x --output y --tensor-type k16d1l2
+refuses 2 'contradict' compress --input x --output y --scheme q8 --subspaces 4
+refuses 2 'is above' compress --input x --output y --min-subspace-dim 8 --max-subspace-dim 4
+refuses 2 'ORG/NAME' hf
+refuses 2 'path of a model' local
+refuses 2 'not a web address' url model.safetensors
+refuses 2 'path of an artifact' validate
+refuses 2 "unexpected argument 'b'" verify a b
+refuses 2 'no model' eval --perplexity x
+refuses 2 'give --perplexity' eval m
+refuses 2 '--against' eval m --perplexity x --layer-kl
+refuses 2 'no prompt' run m
+refuses 2 'no model' run -p hello
+refuses 2 'no model' tokenize
+refuses 2 'two texts' tokenize m text --file f
+refuses 2 'give --to' export m --output y
+refuses 2 'give --output' export m --to gguf
+refuses 2 'gguf|safetensors' export m --to onnx --output y
+refuses 2 'not a known shell' completion tcsh
+refuses 2 "did you mean 'stats'" help stat
+refuses 2 'unknown option' stats m --threads 2
+
+# ---- failures ----------------------------------------------------------------
+refuses 1 'no-such-file' stats no-such-file
+refuses 1 'no-such-file' info no-such-file --json
+refuses 1 'no-such-file' validate no-such-file
+refuses 1 'no-such-file' verify no-such-file
+refuses 1 'no-such-file' run no-such-file -p hello
+refuses 1 'no-such-file' eval no-such-file --perplexity no-such-text
+refuses 1 'no-such-file' export no-such-file --to gguf --output out.gguf
+refuses 1 'no-such-file' compress --input no-such-file --output out
+mkdir cut-short
+: >cut-short/.chunk-000000.part
+refuses 3 'cut-short: not a novaq artifact (no manifest.json; an interrupted' validate cut-short
+refuses 3 'cut-short: not a novaq artifact (no manifest.json; an interrupted' verify cut-short
+printf 'PK\3\4 and the rest of an archive' >weights.pt
+printf '\x80\2\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19' >legacy.bin
+printf '\x08\7\x12\7pytorch' >graph.onnx
+for command in stats info "compress --output out --input"; do
+    # shellcheck disable=SC2086 # the words of a command
+    refuses 1 'PyTorch checkpoints are not read yet; convert to SafeTensors' $command weights.pt
+    # shellcheck disable=SC2086
+    refuses 1 'PyTorch checkpoints are not read yet; convert to SafeTensors' $command legacy.bin
+    # shellcheck disable=SC2086
+    refuses 1 'ONNX models are not read yet; convert to SafeTensors' $command graph.onnx
+done
+[ ! -e out ] && [ ! -e out.gguf ] || fail "a failed command left something behind"
+
+# Names of places that this version does not read: said so, with what to do.
+for input in hf://org/name@main ollama://llama3:8b https://example.com/model.safetensors; do
+    refuses 1 'not in this version; download' compress --input "$input" --output ./artifacts
+done
+refuses 1 'not in this version' hf org/name --bits 1.5 --subspaces 4 --output model.bin
+refuses 1 'not in this version' ollama mistral:7b --bits 1.5 --subspaces 4 --output model.bin
+refuses 1 'not in this version' url https://example.com/model.safetensors --output model.bin
+
+# ---- reports of a tiny model ---------------------------------------------------
+tiny=$(cd "$(dirname "$0")/../fixtures/model" && pwd)
+refuses 2 'context of 64; give --n-ctx 64 or less' eval "$tiny/a.gguf" --perplexity "$tiny/text.txt"
+printf 'short' >short.txt
+refuses 2 'tokens, one window needs 16; give a longer text' eval "$tiny/a.gguf" --n-ctx 16 \
+    --perplexity short.txt
+measured=(eval "$tiny/aq.gguf" --perplexity "$tiny/text.txt" --against "$tiny/a.gguf" --n-ctx 16)
+succeeds "${measured[@]}" --quiet --chunks 9
+for label in 'perplexity  ' 'KL divergence mean  ' 'KL divergence 99 %  '; do
+    grep -q "^$label" output || fail "eval has no '$label': $(cat output)"
+done
+grep -qx 'same top token  *[0-9.]* % +/- [0-9.]* %' output || fail "same top token: $(cat output)"
+succeeds "${measured[@]}" --quiet --chunks 10 --json
+grep -q '"chunks_available": 9' output || fail "chunks_available: $(cat output)"
+"$novaq" "${measured[@]}" --quiet --chunks 10 >output 2>message
+grep -qx 'novaq: note: the text has only 9 windows' message || fail "no note: $(cat message)"
+succeeds run "$tiny/a.gguf" -p '' -n 4 --ignore-eos --temperature 0
+succeeds info "$tiny/a.gguf"
+grep -q '^bits per weight linear  *16$' output || fail "info: $(cat output)"
+
+# ---- help --------------------------------------------------------------------
+succeeds --help
+for command in $commands; do
+    grep -q "^  $command " output || fail "the overview does not name $command"
+done
+for command in $commands; do
+    succeeds "$command" --help
+    grep -q "^Usage: novaq $command" output || fail "$command --help shows no usage"
+    grep -q '^Examples:' output || fail "$command --help has no examples"
+    [ "$(awk '{ if (length > 100) n++ } END { print n + 0 }' output)" -le 3 ] ||
+        fail "$command --help has long lines"
+    mv output by-option
+    succeeds help "$command"
+    cmp output by-option || fail "help $command differs from $command --help"
+    succeeds "$command" -h
+done
+succeeds compress --help
+for option in target-bits level1-centroids level2-centroids max-subspace-dim min-subspace-dim \
+    max-iterations tolerance seed outlier-percentile threads tensor-type dry-run json quiet \
+    'calibration text.txt' 'calibration none'; do
+    grep -q -- "--$option" output || fail "compress --help does not name --$option"
+done
+succeeds --version
+grep -q '^novaq [0-9]' output || fail "version: $(cat output)"
+mv output by-option
+succeeds version
+cmp output by-option || fail "version differs from --version"
+succeeds version --json
+grep -qx '{"version": "[0-9.]*"}' output || fail "version --json: $(cat output)"
+
+# ---- completions and man page --------------------------------------------------
+parse_with() { # SHELL COMMAND...
+    local shell=$1
+    shift
+    succeeds --completion "$shell"
+    cp output "completion.$shell"
+    succeeds completion "$shell"
+    cmp output "completion.$shell" || fail "completion $shell differs from --completion $shell"
+    for command in $commands; do
+        grep -qw -- "$command" "completion.$shell" || fail "$shell completion lacks $command"
+    done
+    if command -v "$shell" >/dev/null; then
+        "$@" "completion.$shell" || fail "$shell cannot parse its completion"
+    else
+        echo "$shell is not installed: its completion was not parsed"
+    fi
+}
+parse_with bash bash -n
+parse_with zsh zsh -n
+parse_with fish fish -n
+
+# Bash can be asked what it would offer.
+offers() { # WANTED WORD...: the last word is being completed
+    local wanted=$1
+    shift
+    bash -c 'source completion.bash; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _novaq
+        printf "%s\n" "${COMPREPLY[@]}"' bash "$@" >offered
+    grep -qxe "$wanted" offered || fail "bash does not complete '$*' to $wanted"
+}
+offers compress novaq comp
+offers --target-bits novaq compress --target
+offers rotate novaq compress --normalize r
+offers gguf novaq export m --to g
+offers zsh novaq completion z
+touch some-model.gguf
+offers some-model.gguf novaq stats some
+
+succeeds --man
+cp output novaq.1
+for command in $commands; do
+    grep -q "^.SS novaq $command" novaq.1 || fail "the man page lacks $command"
+done
+if command -v man >/dev/null; then
+    # Bold is printed as letter, backspace, letter.
+    LC_ALL=C.UTF-8 MANWIDTH=80 man --warnings -l novaq.1 2>warnings | sed 's/.\x08//g' >page ||
+        fail "man cannot show the page"
+    [ ! -s warnings ] || fail "the man page has warnings: $(cat warnings)"
+    grep -q 'EXIT STATUS' page || fail "the man page is cut short"
+fi
+
+# ---- standard output that cannot be written ------------------------------------
+if [ -w /dev/full ]; then
+    status=0
+    "$novaq" --help >/dev/full 2>message || status=$?
+    [ "$status" -eq 1 ] || fail "exit $status when standard output is full"
+    grep -q 'cannot write' message || fail "says nothing when standard output is full"
+fi
+echo "usage complete"

@@ -1,0 +1,389 @@
+/* test_model.c - the forward pass against an independent float64 reference, and
+ * what the runtime refuses. */
+#include "model_util.h"
+
+#include "model/model.h"
+
+#define N 40
+
+typedef struct fixture {
+    json_t *expected;
+    int32_t tokens[N];
+} fixture;
+
+static int setup(void **state) {
+    static fixture f;
+    f.expected = load_json(TINY("expected.json"));
+    for (size_t i = 0; i < N; i++) {
+        f.tokens[i] =
+            (int32_t)json_integer_value(json_array_get(json_object_get(f.expected, "tokens"), i));
+    }
+    *state = &f;
+    return 0;
+}
+
+static int teardown(void **state) {
+    json_decref(((fixture *)*state)->expected);
+    return 0;
+}
+
+static nq_model *open_model(const char *path, nq_pool *pool) {
+    nq_model *m = NULL;
+    novaq_error err = {0};
+    if (nq_model_open(&m, path, pool, &err) != NOVAQ_OK) {
+        fail_msg("%s", err.msg);
+    }
+    return m;
+}
+
+/* logits (N, vocab) of the first N tokens fed in pieces of `piece`. */
+static float *logits_of(const nq_model *m, const int32_t *tokens, uint32_t piece) {
+    nq_run *r = NULL;
+    float *out = NULL;
+    uint32_t rows[N];
+    for (uint32_t i = 0; i < N; i++) {
+        rows[i] = i;
+    }
+    assert_int_equal(nq_alloc(&out, (uint64_t)N * m->hyper.vocab, sizeof *out, NULL), NOVAQ_OK);
+    assert_int_equal(nq_run_open(&r, m, 1, N, N, NULL), NOVAQ_OK);
+    for (uint32_t at = 0; at < N;) {
+        uint32_t n = N - at < piece ? N - at : piece;
+        assert_int_equal(nq_run_feed(r, tokens + at, 1, n, NULL), NOVAQ_OK);
+        assert_int_equal(nq_run_logits(out + (uint64_t)at * m->hyper.vocab, r, rows, n, NULL),
+                         NOVAQ_OK);
+        at += n;
+        assert_int_equal(nq_run_position(r), at);
+    }
+    nq_run_close(&r);
+    return out;
+}
+
+static void check_logits(const float *logits, const json_t *expected, uint32_t vocab,
+                         const char *what) {
+    const char *row = NULL;
+    json_t *values = NULL;
+    size_t checked = 0;
+    json_object_foreach((json_t *)(uintptr_t)expected, row, values) {
+        uint64_t at = strtoull(row, NULL, 10) * vocab;
+        assert_int_equal(json_array_size(values), vocab);
+        for (uint32_t i = 0; i < vocab; i++, checked++) {
+            assert_near((double)logits[at + i], json_number_value(json_array_get(values, i)), 1e-4,
+                        what);
+        }
+    }
+    assert_int_equal(checked, 4 * vocab);
+}
+
+static void test_logits(void **state) {
+    static const char *const PATHS[] = {TINY("a.gguf"), TINY("a-hf"), TINY("b.gguf"), TINY("b-hf")};
+    const fixture *f = *state;
+    for (size_t i = 0; i < 4; i++) {
+        const json_t *want = json_object_get(f->expected, i < 2 ? "logits_a" : "logits_b");
+        nq_model *m = open_model(PATHS[i], NULL);
+        for (uint32_t piece = 1; piece <= N; piece += 13) { /* single tokens, blocks, all */
+            float *logits = logits_of(m, f->tokens, piece);
+            check_logits(logits, want, m->hyper.vocab, PATHS[i]);
+            nq_free(logits);
+        }
+        nq_model_close(&m);
+    }
+}
+
+/* Two sequences side by side are what each is alone. */
+static void test_batch(void **state) {
+    const fixture *f = *state;
+    nq_model *m = open_model(TINY("a.gguf"), NULL);
+    uint32_t vocab = m->hyper.vocab;
+    int32_t both[2 * N];
+    uint32_t rows[2] = {N - 1, 2 * N - 1};
+    float *two = NULL;
+    nq_run *r = NULL;
+    memcpy(both, f->tokens, sizeof f->tokens);
+    for (int i = 0; i < N; i++) {
+        both[N + i] = f->tokens[N - 1 - i];
+    }
+    assert_int_equal(nq_alloc(&two, (uint64_t)2 * vocab, sizeof *two, NULL), NOVAQ_OK);
+    assert_int_equal(nq_run_open(&r, m, 2, N, N, NULL), NOVAQ_OK);
+    assert_int_equal(nq_run_feed(r, both, 2, N, NULL), NOVAQ_OK);
+    assert_int_equal(nq_run_logits(two, r, rows, 2, NULL), NOVAQ_OK);
+    for (int s = 0; s < 2; s++) {
+        float *alone = logits_of(m, both + s * N, N);
+        for (uint32_t i = 0; i < vocab; i++) {
+            assert_near((double)two[(uint32_t)s * vocab + i], (double)alone[(N - 1) * vocab + i],
+                        1e-5, "batch");
+        }
+        nq_free(alone);
+    }
+    nq_free(two);
+    nq_run_close(&r);
+    nq_model_close(&m);
+}
+
+/* An artifact with coded matrices: a's, at 4 bits, rotated. */
+static char *make_artifact(const char *dir, const char *scheme) {
+    char *path = NULL;
+    novaq_error err = {0};
+    novaq_compress_options o = NOVAQ_COMPRESS_OPTIONS_INIT;
+    assert_int_equal(nq_path_join(&path, dir, "art", NULL), NOVAQ_OK);
+    o.input = TINY("a.gguf");
+    o.output = path;
+    o.scheme = scheme;
+    o.threads = 1;
+    if (novaq_compress(NULL, &o, &err) != NOVAQ_OK) {
+        fail_msg("%s", err.msg);
+    }
+    return path;
+}
+
+/* Replaces every coded matrix by its decoded rows, rotation undone; the caller
+ * frees what is returned: a list that ends with NULL. */
+static float **decode_all(nq_model *m) {
+    float **copies = NULL;
+    size_t count = nq_weights_count(m->weights);
+    size_t used = 0;
+    assert_int_equal(nq_alloc(&copies, count + 1, sizeof *copies, NULL), NOVAQ_OK);
+    for (size_t i = 0; i < count; i++) {
+        const nq_weight *t = nq_weights_at(m->weights, i);
+        nq_linear *place = t->q == NULL ? NULL : nq_model_linear(m, t->name);
+        if (place != NULL) {
+            assert_int_equal(nq_alloc(&copies[used], t->elements, sizeof(float), NULL), NOVAQ_OK);
+            assert_int_equal(nq_weights_read_rows(copies[used], m->weights, t, 0, t->rows, NULL),
+                             NOVAQ_OK);
+            place->dense = copies[used++];
+        }
+    }
+    assert_true(used >= 10); /* all but the narrow ones of k and v, which stay raw */
+    return copies;
+}
+
+static void check_artifact(const fixture *f, const char *path) {
+    nq_model *coded = open_model(path, NULL);
+    nq_model *dense = open_model(path, NULL);
+    float **copies = decode_all(dense);
+    for (uint32_t piece = 1; piece <= N; piece += 39) { /* vector products, tiles */
+        float *a = logits_of(coded, f->tokens, piece);
+        float *b = logits_of(dense, f->tokens, piece);
+        for (uint64_t i = 0; i < (uint64_t)N * coded->hyper.vocab; i++) {
+            assert_near((double)a[i], (double)b[i], 2e-4, path);
+        }
+        nq_free(a);
+        nq_free(b);
+    }
+    for (float **c = copies; *c != NULL; c++) {
+        nq_free(*c);
+    }
+    nq_free(copies);
+    nq_model_close(&coded);
+    nq_model_close(&dense);
+}
+
+static void test_artifact(void **state) {
+    static const char *const SCHEMES[] = {"k16d1l2", "k16d2l3", "q8", "pq16x4d4"};
+    for (size_t i = 0; i < sizeof SCHEMES / sizeof SCHEMES[0]; i++) {
+        char *dir = scratch_dir();
+        char *path = make_artifact(dir, SCHEMES[i]);
+        check_artifact(*state, path);
+        remove_dir(dir);
+        nq_free(path);
+        nq_free(dir);
+    }
+}
+
+static void check_threads(const fixture *f, const char *path) {
+    float *first = NULL;
+    for (unsigned threads = 1; threads <= 3; threads++) {
+        nq_pool *pool = NULL;
+        assert_int_equal(nq_pool_open(&pool, threads, NULL), NOVAQ_OK);
+        nq_model *m = open_model(path, pool);
+        float *logits = logits_of(m, f->tokens, N - 3); /* a block, then a smaller one */
+        size_t bytes = (size_t)N * m->hyper.vocab * sizeof *logits;
+        if (first == NULL) {
+            first = logits;
+        } else {
+            assert_memory_equal(first, logits, bytes);
+            nq_free(logits);
+        }
+        nq_model_close(&m);
+        nq_pool_close(&pool);
+    }
+    nq_free(first);
+}
+
+static void test_threads(void **state) {
+    char *dir = scratch_dir();
+    char *path = make_artifact(dir, "k16d2l3");
+    check_threads(*state, TINY("b-hf"));
+    check_threads(*state, path);
+    remove_dir(dir);
+    nq_free(path);
+    nq_free(dir);
+}
+
+/* Exchanging a matrix changes the logits, exchanging it back restores them. */
+static void test_swap(void **state) {
+    const fixture *f = *state;
+    nq_model *m = open_model(TINY("b.gguf"), NULL);
+    size_t bytes = (size_t)N * m->hyper.vocab * sizeof(float);
+    float *before = logits_of(m, f->tokens, N);
+    nq_linear *place = nq_model_linear(m, "blk.1.ffn_up.weight");
+    nq_linear *gate = nq_model_linear(m, "blk.1.ffn_gate.weight");
+    assert_non_null(place);
+    assert_non_null(gate);
+    assert_null(nq_model_linear(m, "blk.2.ffn_up.weight"));
+    nq_linear with = *gate;
+    nq_model_swap(m, place, &with);
+    float *during = logits_of(m, f->tokens, N);
+    nq_model_swap(m, place, &with);
+    float *after = logits_of(m, f->tokens, N);
+    assert_memory_not_equal(before, during, bytes);
+    assert_memory_equal(before, after, bytes);
+    nq_free(before);
+    nq_free(during);
+    nq_free(after);
+    nq_model_close(&m);
+}
+
+static void test_feed_limits(void **state) {
+    const fixture *f = *state;
+    nq_model *m = open_model(TINY("a.gguf"), NULL);
+    nq_run *r = NULL;
+    int32_t bad = (int32_t)m->hyper.vocab;
+    assert_int_equal(nq_run_open(&r, m, 0, 8, 8, NULL), NOVAQ_E_ARG);
+    assert_int_equal(nq_run_open(&r, m, 1, 8, 8, NULL), NOVAQ_OK);
+    assert_int_equal(nq_run_feed(r, &bad, 1, 1, NULL), NOVAQ_E_ARG);
+    bad = -1;
+    assert_int_equal(nq_run_feed(r, &bad, 1, 1, NULL), NOVAQ_E_ARG);
+    assert_int_equal(nq_run_feed(r, f->tokens, 1, 9, NULL), NOVAQ_E_ARG);
+    assert_int_equal(nq_run_feed(r, f->tokens, 2, 4, NULL), NOVAQ_E_ARG);
+    assert_int_equal(nq_run_feed(r, f->tokens, 1, 8, NULL), NOVAQ_OK);
+    assert_int_equal(nq_run_feed(r, f->tokens, 1, 1, NULL), NOVAQ_E_ARG);
+    nq_run_reset(r);
+    assert_int_equal(nq_run_feed(r, f->tokens, 1, 1, NULL), NOVAQ_OK);
+    nq_run_close(&r);
+    nq_model_close(&m);
+}
+
+static void test_refusals(void **state) {
+    static const struct {
+        const char *key, *value;
+        novaq_status status;
+        const char *says;
+    } CASES[] = {
+        {"model_type", "\"xyz\"", NOVAQ_E_UNSUPPORTED,
+         "architecture 'xyz' can be compressed but not run"},
+        {"hidden_act", "\"gelu\"", NOVAQ_E_UNSUPPORTED, "gelu"},
+        {"attention_bias", "true", NOVAQ_E_UNSUPPORTED, "bias"},
+        {"sliding_window", "16", NOVAQ_E_UNSUPPORTED, "sliding"},
+        {"rope_scaling", "{\"rope_type\":\"yarn\",\"factor\":4.0}", NOVAQ_E_UNSUPPORTED, "yarn"},
+        {"rope_scaling", "{\"rope_type\":\"llama3\",\"factor\":4.0}", NOVAQ_E_FORMAT,
+         "low_freq_factor"},
+        {"rope_theta", "-1.0", NOVAQ_E_FORMAT, "rope_theta"},
+        {"rms_norm_eps", "2", NOVAQ_E_FORMAT, "rms_eps"},
+        {"num_hidden_layers", "0", NOVAQ_E_FORMAT, "block_count"},
+        {"num_hidden_layers", "3", NOVAQ_E_FORMAT, "model.layers.2."},
+        {"num_hidden_layers", "1", NOVAQ_E_UNSUPPORTED, "model.layers.1."},
+        {"num_hidden_layers", "9000000000", NOVAQ_E_FORMAT, "block_count"},
+        {"num_hidden_layers", "4096", NOVAQ_E_FORMAT, "block"},
+        {"num_hidden_layers", NULL, NOVAQ_E_FORMAT, "block_count"},
+        {"hidden_size", "-64", NOVAQ_E_FORMAT, "embedding_length"},
+        {"hidden_size", "96", NOVAQ_E_FORMAT, "shape"},
+        {"intermediate_size", "65", NOVAQ_E_FORMAT, "shape"},
+        {"vocab_size", "271", NOVAQ_E_FORMAT, "shape"},
+        {"num_attention_heads", "3", NOVAQ_E_FORMAT, "multiple"},
+        {"num_attention_heads", "6", NOVAQ_E_FORMAT, "shape"},
+        {"num_key_value_heads", "1", NOVAQ_E_FORMAT, "shape"},
+        {"head_dim", "7", NOVAQ_E_FORMAT, "width 7"},
+        {"tie_word_embeddings", "3", NOVAQ_OK, NULL}, /* not a boolean: the head decides */
+        {"tie_word_embeddings", "true", NOVAQ_OK, NULL},
+        {"model_type", "\"mistral\"", NOVAQ_OK, NULL},
+        {"sliding_window", "null", NOVAQ_OK, NULL},
+        {"rope_theta", NULL, NOVAQ_OK, NULL},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        char *dir = altered_model(CASES[i].key, CASES[i].value);
+        nq_model *m = NULL;
+        novaq_error err = {0};
+        novaq_status st = nq_model_open(&m, dir, NULL, &err);
+        if (st != CASES[i].status || (st != NOVAQ_OK && strstr(err.msg, CASES[i].says) == NULL)) {
+            fail_msg("%s = %s: %d %s", CASES[i].key, CASES[i].value, st, err.msg);
+        }
+        assert_int_equal(m == NULL, st != NOVAQ_OK);
+        nq_model_close(&m);
+        remove_dir(dir);
+        nq_free(dir);
+    }
+}
+
+static void test_no_config(void **state) {
+    char *dir = altered_model("rope_theta", NULL);
+    char *config = NULL;
+    nq_model *m = NULL;
+    novaq_error err = {0};
+    (void)state;
+    assert_int_equal(nq_path_join(&config, dir, "config.json", NULL), NOVAQ_OK);
+    assert_int_equal(unlink(config), 0);
+    assert_int_equal(nq_model_open(&m, dir, NULL, &err), NOVAQ_E_UNSUPPORTED);
+    assert_non_null(strstr(err.msg, "architecture 'unknown' can be compressed but not run"));
+    remove_dir(dir);
+    nq_free(config);
+    nq_free(dir);
+}
+
+static void test_roles(void **state) {
+    static const struct {
+        const char *name;
+        uint32_t rank;
+        nq_role role;
+    } CASES[] = {
+        {"token_embd.weight", 2, NQ_ROLE_EMBEDDING},
+        {"model.embed_tokens.weight", 2, NQ_ROLE_EMBEDDING},
+        {"transformer.wte.weight", 2, NQ_ROLE_EMBEDDING},
+        {"wte.weight", 2, NQ_ROLE_EMBEDDING},
+        {"output.weight", 2, NQ_ROLE_HEAD},
+        {"lm_head.weight", 2, NQ_ROLE_HEAD},
+        {"transformer.wpe.weight", 2, NQ_ROLE_OTHER},
+        {"blk.0.attn_output.weight", 2, NQ_ROLE_LINEAR},
+        {"encoder.layer.0.output.weight", 2, NQ_ROLE_LINEAR},
+        {"blk.0.attn_norm.weight", 1, NQ_ROLE_OTHER},
+        {"conv1.weight", 4, NQ_ROLE_LINEAR},
+        {"anything", 2, NQ_ROLE_LINEAR},
+        {"scalar", 0, NQ_ROLE_OTHER},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        if (nq_tensor_role(CASES[i].name, CASES[i].rank) != CASES[i].role) {
+            fail_msg("%s", CASES[i].name);
+        }
+    }
+}
+
+static void test_matrix_view(void **state) {
+    static const struct {
+        uint32_t rank;
+        uint64_t shape[4], rows, cols;
+    } CASES[] = {
+        {2, {10, 64}, 10, 64},       {2, {10, 8}, 10, 8},          {3, {4, 8, 8}, 4, 64},
+        {4, {64, 3, 7, 7}, 192, 49}, {4, {2, 16, 32, 5}, 32, 160}, {3, {5, 2, 4}, 5, 8},
+        {4, {6, 5, 4, 40}, 120, 40},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        uint64_t rows = 0;
+        uint64_t cols = 0;
+        nq_matrix_view(&rows, &cols, CASES[i].rank, CASES[i].shape);
+        assert_int_equal(rows, CASES[i].rows);
+        assert_int_equal(cols, CASES[i].cols);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_logits),   cmocka_unit_test(test_batch),
+        cmocka_unit_test(test_artifact), cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_swap),     cmocka_unit_test(test_feed_limits),
+        cmocka_unit_test(test_refusals), cmocka_unit_test(test_no_config),
+        cmocka_unit_test(test_roles),    cmocka_unit_test(test_matrix_view),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
