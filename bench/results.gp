@@ -6,6 +6,7 @@ set title "Perplexity against size"
 set xlabel "bits per weight, all tensors, from bytes on disk"
 set ylabel "perplexity (log scale)"
 set logscale y
+set xrange [1:6.8]
 set grid
 set key off
 plot "bench/results.csv" using 3:4 every ::1 with points pt 7 ps 0.9 lc rgb "#20609f", \
