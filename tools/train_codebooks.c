@@ -65,7 +65,8 @@ static void train_one(void *ctx, uint64_t task, unsigned worker) {
     for (unsigned start = 0; start < STARTS; start++) {
         nq_codebook cb = {0};
         double mse = 0;
-        nq_train_options opt = {.rounds = 60, .tolerance = 1e-5, .seed = 100 * start + start % 3};
+        nq_train_options opt = {
+            .rounds = 60, .tolerance = 1e-5, .seed = 100 * start + 1, .start = 1 + start % 3};
         if (nq_codebook_train(&cb, &s, &train, &opt, NULL, &err) != NOVAQ_OK ||
             nq_codebook_mse(&mse, &cb, &check, &err) != NOVAQ_OK) {
             fail(&err);

@@ -134,9 +134,9 @@ static void subtract_nearest(float *rest, uint64_t n, const float *entries, unsi
     }
 }
 
-/* How a start is made, by seed % START_KINDS; tools/train_codebooks.c tries all
- * and keeps the best (k16d1l2 on unit Gaussian data: 0.0082 from a residual
- * start, 0.0067 from shared ones). */
+/* How a start is made, by nq_train_options.start or seed % START_KINDS; tools/train_codebooks.c
+ * tries all and keeps the best (k16d1l2 on unit Gaussian data: 0.0082 from a residual start, 0.0067
+ * from shared ones). */
 enum { START_RESIDUAL, START_SHARED, START_DRAWN, START_KINDS };
 
 /* Entries of one level for a start of the given kind. */
@@ -156,14 +156,18 @@ static novaq_status seed_entries(float *entries, unsigned k, unsigned d, const f
  * coding leaves (the paper's order). SHARED and DRAWN: every level comes from the
  * data itself (by k-means++ or at random), scaled so that their sum has the
  * data's variance. */
-static novaq_status seed_codebook(nq_codebook *cb, const nq_chains *chains, uint64_t seed,
-                                  novaq_error *err) {
+static novaq_status seed_codebook(nq_codebook *cb, const nq_chains *chains,
+                                  const nq_train_options *opt, novaq_error *err) {
+    uint64_t seed = opt->seed;
     const nq_scheme *s = &cb->scheme;
     uint64_t n = chains->count * chains->len;
     uint64_t use = n < 16384 ? n : 16384;
     uint64_t stride = n / use;
     bool sliding = s->fields == 1 && s->levels > 1;
     int kind = sliding ? (int)(seed % START_KINDS) : START_RESIDUAL;
+    if (opt->start != 0) {
+        kind = (int)((opt->start - 1) % START_KINDS);
+    }
     float share = kind == START_RESIDUAL ? 1.0F : 1.0F / sqrtf((float)s->levels);
     float *rest = NULL;
     NQ_TRY(nq_alloc(&rest, use * s->d, sizeof(float), err));
@@ -385,7 +389,7 @@ novaq_status nq_codebook_train(nq_codebook *cb, const nq_scheme *s, const nq_cha
     double after = DBL_MAX;
     novaq_status st;
     if (fresh) {
-        st = seed_codebook(&work, chains, opt->seed, err);
+        st = seed_codebook(&work, chains, opt, err);
     } else {
         copy_codebook(&work, cb);
         st = nq_codebook_mse(&before, cb, chains, err);

@@ -30,6 +30,7 @@ typedef struct nq_train_options {
     unsigned rounds;
     double tolerance; /* relative improvement of the error that ends training */
     uint64_t seed;
+    unsigned start; /* how a fresh start is made: 0 by scheme and seed, else 1 + START_* */
 } nq_train_options;
 
 /* The stored codebook for unit Gaussian data, or one trained on the spot when
