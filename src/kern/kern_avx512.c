@@ -50,17 +50,6 @@ static float trellis_step(float *out, uint8_t *back, const float *in, const floa
                    : body_trellis_step(out, back, in, pair, p0, nhi, k);
 }
 
-static void nearest_pair(unsigned *best, const float *pa, const float *pb, const float *pair,
-                         unsigned ka, unsigned kb) {
-    body_nearest_pair(best, pa, pb, pair, ka, kb);
-}
-
-static void hadamard(float *x, uint32_t n, float scale) { body_hadamard(x, n, scale); }
-
-static void unpack4(uint8_t *dst, const uint8_t *src, uint64_t units) {
-    body_unpack4(dst, src, units);
-}
-
 static void lut16(int8_t *dst, const uint8_t *symbols, const int8_t *table, uint64_t n, int add) {
     __m512i lut = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)table));
     uint64_t i = 0;
@@ -104,8 +93,8 @@ static float dot_f32(const float *a, const float *x, uint64_t n) {
     return body_reduce16(sum) + body_dot_f32(a + i, x + i, n - i);
 }
 
-const nq_kern nq_kern_avx512 = {"avx512", trellis_step, nearest_pair, hadamard,
-                                unpack4,  lut16,        dot_i8,       dot_f32};
+const nq_kern nq_kern_avx512 = {
+    "avx512", trellis_step, body_nearest_pair, body_hadamard, body_unpack4, lut16, dot_i8, dot_f32};
 #else
 typedef int nq_kern_avx512_is_for_x86;
 #endif

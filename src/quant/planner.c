@@ -186,21 +186,14 @@ novaq_status nq_plan_choose(nq_plan_item *items, size_t count, const nq_scheme *
     uint64_t total = 0;
     novaq_status st = NOVAQ_OK;
     for (size_t i = 0; st == NOVAQ_OK && i < count; i++) {
-        if (items[i].fixed) {
-            items[i].bytes =
-                nq_plan_bytes(&items[i].scheme, items[i].rows, items[i].cols, items[i].extra);
-            items[i].error = nq_plan_error(&items[i].scheme);
-            total += items[i].bytes;
-        } else {
-            st = build_hull(&hulls[i], &items[i], ladder, ladder_count, err);
-            total += st == NOVAQ_OK ? hulls[i].points[0].bytes : 0;
-        }
+        st = build_hull(&hulls[i], &items[i], ladder, ladder_count, err);
+        total += st == NOVAQ_OK ? hulls[i].points[0].bytes : 0;
     }
     if (st == NOVAQ_OK) {
         climb(hulls, count, total, budget);
     }
     for (size_t i = 0; i < count; i++) {
-        if (st == NOVAQ_OK && !items[i].fixed) {
+        if (st == NOVAQ_OK) {
             const point *p = &hulls[i].points[hulls[i].at];
             items[i].scheme = ladder[p->rung];
             items[i].bytes = p->bytes;

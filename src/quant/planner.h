@@ -14,8 +14,7 @@ typedef struct nq_plan_item {
     uint64_t rows, cols;
     double sensitivity; /* > 0: how much relative error in this tensor costs */
     uint64_t extra;     /* bytes besides symbols, codebook and row scales: means, column scales */
-    bool fixed;         /* scheme is given, not to be chosen */
-    nq_scheme scheme;   /* in when fixed, else out */
+    nq_scheme scheme;   /* out */
     uint64_t bytes;     /* out: symbols, codebooks and scales */
     double error;       /* out: expected relative error (MSE / variance) */
 } nq_plan_item;
@@ -33,7 +32,7 @@ NOVAQ_CHECK novaq_status nq_ladder_default(nq_scheme **out, size_t *count, novaq
 NOVAQ_CHECK novaq_status nq_ladder_paper(nq_scheme **out, size_t *count, unsigned k1, unsigned k2,
                                          unsigned d_min, unsigned d_max, novaq_error *err);
 
-/* Chooses schemes for the items that are not fixed. budget counts all items.
+/* Chooses a scheme for every item. budget counts all of them.
  * When even the smallest schemes exceed it they are taken: the caller compares
  * the sum of bytes with the budget. */
 NOVAQ_CHECK novaq_status nq_plan_choose(nq_plan_item *items, size_t count, const nq_scheme *ladder,
