@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures the codec on Gaussian data and build/novaq on a real model. Writes
 # bench/codec.md, bench/results.md, bench/results.csv and, between their markers,
-# docs/METHOD.md and README.md. About 15 minutes on two cores.
+# docs/METHOD.md. About 25 minutes on two cores.
 # Usage: bench/results.sh [MODEL]   (default: the demonstration model)
 # NOVAQ_TEXT=FILE and NOVAQ_CHUNKS=N choose the text and how much of it.
 set -euo pipefail
@@ -40,7 +40,7 @@ row "k16d1l2-linear" --scheme k16d1l2 --keep-embedding
 row "paper-16x8" --target-bits 1.5 --level1-centroids 16 --level2-centroids 8
 
 python3 bench/results.py "$work" "$(basename "$model")" "$(basename "$text")" "$chunks"
-python3 bench/quote.py bench/results.md README.md
+python3 bench/quote.py bench/results.md docs/METHOD.md settings
 python3 bench/quote.py bench/codec.md docs/METHOD.md
 if command -v gnuplot >/dev/null; then
     gnuplot bench/results.gp

@@ -107,6 +107,40 @@ static int fill_paper(novaq_compress_options *o, const opt_args *a) {
     return EXIT_OK;
 }
 
+/* Two ways to say the same, or one that leaves another nothing to decide. */
+static int check_contradictions(const opt_args *a) {
+    static const opt_id fixing[] = {OPT_TARGET_BITS, OPT_SCHEME, OPT_SUBSPACES};
+    static const opt_id calibrated[] = {OPT_CALIBRATION_TOKENS, OPT_SWEEPS, OPT_DAMPING,
+                                        OPT_COLUMN_ORDER};
+    for (size_t i = 0; cli_given(a, OPT_TARGET_SIZE) && i < sizeof fixing / sizeof fixing[0]; i++) {
+        if (cli_given(a, fixing[i])) {
+            return cli_usage("--target-size and --%s contradict each other; give one",
+                             opt_find(a->command, fixing[i])->name);
+        }
+    }
+    if (strcmp(cli_text(a, OPT_CALIBRATION), "none") != 0) {
+        return EXIT_OK;
+    }
+    for (size_t i = 0; i < sizeof calibrated / sizeof calibrated[0]; i++) {
+        if (cli_given(a, calibrated[i])) {
+            return cli_usage("--%s and --calibration none contradict each other; give one",
+                             opt_find(a->command, calibrated[i])->name);
+        }
+    }
+    return EXIT_OK;
+}
+
+static void fill_calibration(novaq_compress_options *o, const opt_args *a) {
+    o->calibration = cli_text(a, OPT_CALIBRATION);
+    o->calibration_tokens = cli_uint(a, OPT_CALIBRATION_TOKENS);
+    o->feedback = !cli_flag(a, OPT_NO_FEEDBACK);
+    o->propagate = !cli_flag(a, OPT_NO_PROPAGATE);
+    o->sweeps = cli_uint(a, OPT_SWEEPS);
+    o->damping = cli_real(a, OPT_DAMPING);
+    o->column_order = cli_text(a, OPT_COLUMN_ORDER);
+    o->max_memory = a->value[OPT_MAX_MEMORY].u;
+}
+
 static int fill(novaq_compress_options *o, const opt_args *a) {
     o->output = cli_text(a, OPT_OUTPUT);
     if (o->output == NULL && !cli_flag(a, OPT_DRY_RUN)) {
@@ -115,19 +149,28 @@ static int fill(novaq_compress_options *o, const opt_args *a) {
     o->single_file = cli_flag(a, OPT_SINGLE_FILE) || a->command != CMD_COMPRESS ||
                      (o->output != NULL && is_file_name(o->output));
     o->target_bits = cli_real(a, OPT_TARGET_BITS);
+    o->target_size = a->value[OPT_TARGET_SIZE].u;
     o->max_iterations = cli_uint(a, OPT_ITERATIONS);
     o->tolerance = cli_real(a, OPT_TOLERANCE);
     o->seed = a->value[OPT_SEED].u;
     o->outlier_percentile = cli_real(a, OPT_OUTLIERS);
     o->normalize = cli_text(a, OPT_NORMALIZE);
-    o->calibration = cli_text(a, OPT_CALIBRATION);
+    if (cli_given(a, OPT_COLUMN_SCALES)) {
+        o->column_scales = cli_real(a, OPT_COLUMN_SCALES);
+    }
+    o->row_means = cli_flag(a, OPT_ROW_MEANS);
+    o->rotation_block = cli_uint(a, OPT_ROTATION_BLOCK);
     o->scheme = cli_text(a, OPT_SCHEME);
     o->tensor_types = a->list;
     o->tensor_type_count = a->list_count;
     o->segment_rows = cli_uint(a, OPT_SEGMENT_ROWS);
     o->keep_embedding = cli_flag(a, OPT_KEEP_EMBEDDING);
     o->threads = cli_uint(a, OPT_THREADS);
-    int code = check_tensor_types(a);
+    fill_calibration(o, a);
+    int code = check_contradictions(a);
+    if (code == EXIT_OK) {
+        code = check_tensor_types(a);
+    }
     return code == EXIT_OK ? fill_paper(o, a) : code;
 }
 

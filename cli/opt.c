@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #define MAX_WORD 64 /* longer words are never near a name of the table */
 
@@ -152,7 +153,9 @@ const char *opt_suggest_command(char *buf, size_t size, const char *typed) {
 /* How the user is told what would be right. */
 static void describe_range(char *buf, size_t size, const opt_spec *s) {
     const char *what = s->type == OPT_T_UINT ? "a whole number" : "a number";
-    if (isinf(s->max)) {
+    if (s->type == OPT_T_SIZE) {
+        (void)snprintf(buf, size, "bytes such as 45000000, 45MB, 64M or 1.5GiB (M, MiB: 2^20)");
+    } else if (isinf(s->max)) {
         (void)snprintf(buf, size, "%s %s %.15g", what, s->above_min ? "above" : "of at least",
                        s->min);
     } else if (s->above_min) {
@@ -181,6 +184,42 @@ static bool parse_number(opt_value *v, opt_type type, const char *text) {
     return *end == '\0' && end != text && isfinite(v->f);
 }
 
+/* 1 for "", 1000^n for kB MB GB TB, 1024^n for K M G T and KiB MiB GiB TiB in
+ * either case; 0 for anything else. */
+static double size_unit(const char *suffix) {
+    static const char letters[] = "KMGT";
+    const char *tail = *suffix != '\0' ? suffix + 1 : suffix;
+    bool bare = *tail == '\0' || strcasecmp(tail, "iB") == 0;
+    if (*suffix == '\0' || strcasecmp(suffix, "B") == 0) {
+        return 1;
+    }
+    const char *found = strchr(letters, *suffix >= 'a' ? *suffix - 'a' + 'A' : *suffix);
+    if (found == NULL || (!bare && strcasecmp(tail, "B") != 0)) {
+        return 0;
+    }
+    double unit = 1;
+    for (const char *p = letters; p <= found; p++) {
+        unit *= bare ? 1024 : 1000;
+    }
+    return unit;
+}
+
+/* A decimal number, perhaps with a fraction, and a unit; rounded to bytes. */
+static bool parse_size(opt_value *v, const char *text) {
+    size_t digits = strspn(text, "0123456789");
+    size_t number = digits;
+    if (text[digits] == '.') {
+        number += 1 + strspn(text + digits + 1, "0123456789");
+    }
+    double unit = size_unit(text + number);
+    if (digits == 0 || digits > 20 || number - digits == 1 || !(unit > 0)) {
+        return false;
+    }
+    v->f = floor(strtod(text, NULL) * unit);
+    v->u = v->f < 9e18 ? (uint64_t)v->f : UINT64_MAX;
+    return true;
+}
+
 static bool in_range(const opt_spec *s, double f) {
     return (s->above_min ? f > s->min : f >= s->min) && f <= s->max;
 }
@@ -207,6 +246,12 @@ static opt_result set_value(opt_args *a, const opt_spec *s, const char *text, bo
     case OPT_T_UINT:
     case OPT_T_REAL:
         if (!parse_number(v, s->type, text) || !in_range(s, v->f)) {
+            describe_range(range, sizeof range, s);
+            return bad(a, "--%s: '%s' is not allowed; give %s", s->name, text, range);
+        }
+        break;
+    case OPT_T_SIZE:
+        if (!parse_size(v, text) || !in_range(s, v->f)) {
             describe_range(range, sizeof range, s);
             return bad(a, "--%s: '%s' is not allowed; give %s", s->name, text, range);
         }
@@ -272,7 +317,6 @@ static opt_result take_option(opt_args *a, const opt_spec *s, const char *attach
 /* Announced elsewhere, but not there: better than "unknown". */
 static const char *not_yet(const char *name, size_t len) {
     static const char *const options[][2] = {
-        {"max-memory", "--max-memory is not in this version; fewer --threads need less memory"},
         {"resume", "--resume is not in this version; an interrupted run starts again"},
     };
     for (size_t i = 0; i < sizeof options / sizeof options[0]; i++) {

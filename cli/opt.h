@@ -42,6 +42,7 @@ typedef enum opt_id {
     OPT_INPUT,
     OPT_OUTPUT,
     OPT_TARGET_BITS,
+    OPT_TARGET_SIZE,
     OPT_LEVEL1,
     OPT_LEVEL2,
     OPT_MAX_DIM,
@@ -53,6 +54,16 @@ typedef enum opt_id {
     OPT_OUTLIERS,
     OPT_NORMALIZE,
     OPT_CALIBRATION,
+    OPT_CALIBRATION_TOKENS,
+    OPT_NO_FEEDBACK,
+    OPT_NO_PROPAGATE,
+    OPT_SWEEPS,
+    OPT_DAMPING,
+    OPT_COLUMN_ORDER,
+    OPT_COLUMN_SCALES,
+    OPT_ROW_MEANS,
+    OPT_ROTATION_BLOCK,
+    OPT_MAX_MEMORY,
     OPT_SCHEME,
     OPT_TENSOR_TYPE,
     OPT_SEGMENT_ROWS,
@@ -65,6 +76,10 @@ typedef enum opt_id {
     OPT_N_CTX,
     OPT_AGAINST,
     OPT_LAYER_KL,
+    OPT_KL_BASE,
+    OPT_KL_DIVERGENCE,
+    OPT_ABLATION,
+    OPT_VARIANTS,
     OPT_PROMPT,
     OPT_N_PREDICT,
     OPT_TEMPERATURE,
@@ -80,6 +95,7 @@ typedef enum opt_id {
     OPT_TO,
     OPT_DTYPE,
     OPT_CODEC,
+    OPT_ENCODER,
     OPT_SCHEMES,
     OPT_THREADS,
     OPT_JSON,
@@ -93,7 +109,8 @@ typedef enum opt_type {
     OPT_T_CHOICE, /* one word of spec->choices */
     OPT_T_UINT,
     OPT_T_REAL,
-    OPT_T_LIST /* text, repeatable; at most one such option per command */
+    OPT_T_SIZE, /* bytes: 45000000, 45MB, 1.5GiB, 64K */
+    OPT_T_LIST  /* text, repeatable; at most one such option per command */
 } opt_type;
 
 typedef struct opt_spec {
@@ -105,7 +122,7 @@ typedef struct opt_spec {
     const char *alias;   /* another spelling, or NULL */
     const char *metavar; /* "FILE"; NULL for flags */
     const char *choices; /* "a|b|c", or NULL */
-    double min, max;     /* UINT, REAL: inclusive, except: */
+    double min, max;     /* UINT, REAL, SIZE: inclusive, except: */
     bool above_min;      /* min itself is not allowed */
     const char *preset;  /* default as it would be typed, or NULL */
     const char *help;    /* one sentence without a full stop */
@@ -128,8 +145,8 @@ extern const size_t opt_spec_count;
 typedef struct opt_value {
     bool seen;        /* given on the command line, not the default */
     const char *text; /* as typed; NULL when neither given nor preset */
-    uint64_t u;       /* UINT */
-    double f;         /* UINT and REAL */
+    uint64_t u;       /* UINT, SIZE */
+    double f;         /* UINT, REAL and SIZE */
 } opt_value;
 
 typedef struct opt_args {

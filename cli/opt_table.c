@@ -44,6 +44,7 @@ const opt_command opt_commands[CMD_COUNT] = {
                   "--level1-centroids 32 --level2-centroids 16",
                   "novaq compress --input ./model --output ./artifacts --scheme k16d1l2 "
                   "--keep-embedding",
+                  "novaq compress --input model.gguf --output small.novaq --target-size 45MB",
                   "novaq compress --input ./model --tensor-type 'attn_.*=k16d1l2' "
                   "--tensor-type 'embd=q8' --dry-run")},
     [CMD_LOCAL] = {"local", "PATH [OPTIONS]", "compress a model on disk into one file",
@@ -89,11 +90,20 @@ const opt_command opt_commands[CMD_COUNT] = {
     [CMD_EVAL] = {"eval", "MODEL --perplexity TEXTFILE [OPTIONS]", "measure quality on a text",
                   "Perplexity by the protocol of llama-perplexity: windows of --n-ctx tokens, the "
                   "second half of each scored. --against SOURCE adds the Kullback-Leibler "
-                  "divergence from that model's predictions.",
+                  "divergence from that model's predictions. --kl-divergence-base FILE keeps "
+                  "MODEL's predictions in the file format of llama-perplexity; with "
+                  "--kl-divergence and no text, MODEL is measured against such a file. "
+                  "--ablation compresses MODEL, a source, once as asked (by default --scheme "
+                  "k16d2l3 --keep-embedding) and then with one part of the codec left out at a "
+                  "time, and prints what each part is worth; artifacts live in TMPDIR meanwhile.",
                   0, 1, "",
-                  EXAMPLES("novaq eval small.novaq --perplexity wiki.test.raw --chunks 20",
-                           "novaq eval --perplexity wiki.test.raw ./artifacts --against model.gguf "
-                           "--json")},
+                  EXAMPLES(
+                      "novaq eval small.novaq --perplexity wiki.test.raw --chunks 20",
+                      "novaq eval --perplexity wiki.test.raw ./artifacts --against model.gguf "
+                      "--json",
+                      "novaq eval small.novaq --kl-divergence-base base.kld --kl-divergence",
+                      "novaq eval model.gguf --ablation --perplexity wiki.test.raw --chunks 20 "
+                      "--calibration text.txt")},
     [CMD_RUN] = {"run", "MODEL -p PROMPT [OPTIONS]", "continue a prompt",
                  "Text appears on standard output as it is generated. The same seed gives the "
                  "same text.",
@@ -116,10 +126,12 @@ const opt_command opt_commands[CMD_COUNT] = {
                     EXAMPLES("novaq export small.novaq --to gguf --output decoded.gguf",
                              "novaq export ./artifacts --to safetensors --output ./decoded --dtype "
                              "bf16")},
-    [CMD_BENCH] = {"bench", "[--codec] [OPTIONS]", "measure the codec itself",
+    [CMD_BENCH] = {"bench", "[--codec | --encoder] [OPTIONS]", "measure the codec itself",
                    "Mean squared error of each scheme on unit Gaussian data beside the "
-                   "rate-distortion bound.",
-                   0, 0, "", EXAMPLES("novaq bench --codec --schemes k16d2l3,pq16x16d4 --json")},
+                   "rate-distortion bound; with --encoder the weights coded per second and core.",
+                   0, 0, "",
+                   EXAMPLES("novaq bench --codec --schemes k16d2l3,pq16x16d4 --json",
+                            "novaq bench --encoder --threads 1")},
     [CMD_COMPLETION] = {"completion", "bash|zsh|fish", "print a shell completion script",
                         "Load it from the shell's start file or install it where the shell looks.",
                         1, 1, "give a shell: bash, zsh or fish",
@@ -139,7 +151,13 @@ const opt_spec opt_specs[] = {
     {OPT_OUTPUT, SEED1, OPT_T_TEXT, 'o', "output", NULL, "FILE", NULL, 0, 0, false,
      "novaq_compressed.bin", "artifact to write"},
     {OPT_TARGET_BITS, COMPRESSING, OPT_T_REAL, 'b', "target-bits", "bits", "BITS", NULL, 0.19, 8,
-     false, "1.5", "bits per weight over all quantized tensors"},
+     false, "1.5",
+     "bits per weight over all tensors whose scheme the planner chooses, embeddings and head "
+     "included"},
+    {OPT_TARGET_SIZE, COMPRESSING, OPT_T_SIZE, 0, "target-size", NULL, "BYTES", NULL, 1, 9e18,
+     false, NULL,
+     "instead: bytes the whole artifact may take; units kB MB GB are powers of 1000, K M G and "
+     "KiB MiB GiB of 1024"},
     {OPT_LEVEL1, COMPRESSING, OPT_T_UINT, 0, "level1-centroids", NULL, "N", NULL, 2, 256, false,
      "16", "entries of the first-level codebook"},
     {OPT_LEVEL2, COMPRESSING, OPT_T_UINT, 0, "level2-centroids", NULL, "N", NULL, 2, 256, false,
@@ -166,6 +184,26 @@ const opt_spec opt_specs[] = {
      0, 0, false, "auto",
      "what the codec learns the inputs of each matrix from: a text, the model's own samples "
      "(auto: those, if the model can be run), or nothing"},
+    {OPT_CALIBRATION_TOKENS, COMPRESSING, OPT_T_UINT, 0, "calibration-tokens", NULL, "N", NULL, 0,
+     16777216, false, "0", "tokens of calibration; 0 means what suits the kind of text"},
+    {OPT_NO_FEEDBACK, COMPRESSING, OPT_T_FLAG, 0, "no-feedback", NULL, NULL, NULL, 0, 0, false,
+     NULL, "do not make up for a column's errors in the columns coded after it"},
+    {OPT_NO_PROPAGATE, COMPRESSING, OPT_T_FLAG, 0, "no-propagate", NULL, NULL, NULL, 0, 0, false,
+     NULL, "calibrate each block on what the source computes, not on what coded blocks do"},
+    {OPT_SWEEPS, COMPRESSING, OPT_T_UINT, 0, "sweeps", NULL, "N", NULL, 0, 16, false, "0",
+     "further passes over the columns of each matrix"},
+    {OPT_DAMPING, COMPRESSING, OPT_T_REAL, 0, "damping", NULL, "X", NULL, 0, 10, true, "0.03",
+     "added to each Hessian, as a share of its mean diagonal"},
+    {OPT_COLUMN_ORDER, COMPRESSING, OPT_T_CHOICE, 0, "column-order", NULL, "HOW", "natural|energy",
+     0, 0, false, "natural", "order in which the columns of a matrix are coded"},
+    {OPT_COLUMN_SCALES, COMPRESSING, OPT_T_REAL, 0, "column-scales", NULL, "X", NULL, 0, 2, false,
+     NULL,
+     "exponent of the scales that follow the strength of each input; 0 is none (the default; 0.5 "
+     "with --no-feedback)"},
+    {OPT_ROW_MEANS, COMPRESSING, OPT_T_FLAG, 0, "row-means", NULL, NULL, NULL, 0, 0, false, NULL,
+     "subtract and store the mean of each row"},
+    {OPT_ROTATION_BLOCK, COMPRESSING, OPT_T_UINT, 0, "rotation-block", NULL, "N", NULL, 0, 512,
+     false, "0", "largest block of the rotation, a power of two from 16; 0 means 512"},
     {OPT_SCHEME, COMPRESSING, OPT_T_TEXT, 0, "scheme", NULL, "NAME", NULL, 0, 0, false, NULL,
      "one scheme for every quantized tensor, such as k16d2l3, pq16x8d4 or q8"},
     {OPT_TENSOR_TYPE, COMPRESSING, OPT_T_LIST, 0, "tensor-type", NULL, "RE=SCHEME", NULL, 0, 0,
@@ -176,6 +214,9 @@ const opt_spec opt_specs[] = {
      false, NULL, "leave token embedding and output head as in the source"},
     {OPT_SINGLE_FILE, COMPRESSING, OPT_T_FLAG, 0, "single-file", NULL, NULL, NULL, 0, 0, false,
      NULL, "write one file instead of a directory, whatever its name"},
+    {OPT_MAX_MEMORY, COMPRESSING, OPT_T_SIZE, 0, "max-memory", NULL, "BYTES", NULL, 1, 9e18, false,
+     NULL,
+     "calibration beyond this goes to a temporary file; half of the machine's memory if not given"},
     {OPT_DRY_RUN, COMPRESSING, OPT_T_FLAG, 0, "dry-run", NULL, NULL, NULL, 0, 0, false, NULL,
      "print the plan and the size it would give; write nothing"},
 
@@ -191,6 +232,25 @@ const opt_spec opt_specs[] = {
      "model whose predictions are the reference for the divergence"},
     {OPT_LAYER_KL, BIT(CMD_EVAL), OPT_T_FLAG, 0, "layer-kl", NULL, NULL, NULL, 0, 0, false, NULL,
      "with --against: the divergence that each layer causes alone"},
+    {OPT_KL_BASE, BIT(CMD_EVAL), OPT_T_TEXT, 0, "kl-divergence-base", "save-all-logits", "FILE",
+     NULL, 0, 0, false, NULL,
+     "write the model's predictions to FILE; with --kl-divergence read the reference's from it"},
+    {OPT_KL_DIVERGENCE, BIT(CMD_EVAL), OPT_T_FLAG, 0, "kl-divergence", NULL, NULL, NULL, 0, 0,
+     false, NULL, "measure against --kl-divergence-base FILE, on the text it was made from"},
+    {OPT_ABLATION, BIT(CMD_EVAL), OPT_T_FLAG, 0, "ablation", NULL, NULL, NULL, 0, 0, false, NULL,
+     "compress MODEL with one part of the codec left out at a time and measure each"},
+    {OPT_VARIANTS, BIT(CMD_EVAL), OPT_T_TEXT, 0, "variants", NULL, "A,B,...", NULL, 0, 0, false,
+     NULL, "with --ablation: only these of its rows"},
+    {OPT_TARGET_BITS, BIT(CMD_EVAL), OPT_T_REAL, 'b', "target-bits", "bits", "BITS", NULL, 0.19, 8,
+     false, NULL, "with --ablation: bits per weight over all quantized tensors"},
+    {OPT_SCHEME, BIT(CMD_EVAL), OPT_T_TEXT, 0, "scheme", NULL, "NAME", NULL, 0, 0, false, NULL,
+     "with --ablation: one scheme for every quantized tensor"},
+    {OPT_KEEP_EMBEDDING, BIT(CMD_EVAL), OPT_T_FLAG, 0, "keep-embedding", NULL, NULL, NULL, 0, 0,
+     false, NULL, "with --ablation: leave token embedding and output head as in the source"},
+    {OPT_CALIBRATION, BIT(CMD_EVAL), OPT_T_TEXT, 0, "calibration", NULL, "FILE|self|auto|none",
+     NULL, 0, 0, false, NULL, "with --ablation: as for compress (auto)"},
+    {OPT_SEED, BIT(CMD_EVAL), OPT_T_UINT, 's', "seed", NULL, "N", NULL, 0, U64_MAX, false, NULL,
+     "with --ablation: seed of everything random (42)"},
 
     {OPT_PROMPT, BIT(CMD_RUN), OPT_T_TEXT, 'p', "prompt", NULL, "TEXT", NULL, 0, 0, false, NULL,
      "text to continue; - reads it from standard input"},
@@ -229,6 +289,8 @@ const opt_spec opt_specs[] = {
 
     {OPT_CODEC, BIT(CMD_BENCH), OPT_T_FLAG, 0, "codec", NULL, NULL, NULL, 0, 0, false, NULL,
      "measure the schemes on unit Gaussian data (the default)"},
+    {OPT_ENCODER, BIT(CMD_BENCH), OPT_T_FLAG, 0, "encoder", NULL, NULL, NULL, 0, 0, false, NULL,
+     "measure how fast symbols are chosen, with each kernel this machine can run"},
     {OPT_SCHEMES, BIT(CMD_BENCH), OPT_T_TEXT, 0, "schemes", NULL, "A,B,...", NULL, 0, 0, false,
      NULL, "schemes to measure"},
 

@@ -259,10 +259,21 @@ static const char *format_optional(char *buf, size_t size, const json_t *o, cons
     return buf;
 }
 
+/* The last column of a layer: what a coded one came to resemble, or what an error
+ * in a planned one costs. */
+static const char *format_last(char *buf, size_t size, const json_t *layer) {
+    double v;
+    if (number_of(&v, layer, "sensitivity", NULL)) {
+        (void)snprintf(buf, size, "%.4g", v);
+        return buf;
+    }
+    return format_optional(buf, size, layer, "cosine_similarity", NULL);
+}
+
 static void print_layer(const char *name, const json_t *l, size_t width) {
     char shape[CELL];
     char error[CELL];
-    char cosine[CELL];
+    char last[CELL];
     double bits = 0;
     double bytes = 0;
     const json_t *dims = json_object_get(l, "shape");
@@ -280,13 +291,13 @@ static void print_layer(const char *name, const json_t *l, size_t width) {
         (void)printf(" %7s", "-");
     }
     (void)printf(
-        " %12.0f  %10s  %9s\n", bytes,
+        " %12.0f  %10s  %11s\n", bytes,
         format_optional(error, sizeof error, l, "relative_error", "expected_relative_error"),
-        format_optional(cosine, sizeof cosine, l, "cosine_similarity", NULL));
+        format_last(last, sizeof last, l));
 }
 
 /* layers: an object by name, or an array of objects with a "name". */
-static void print_layers(const json_t *layers) {
+static void print_layers(const json_t *layers, const char *last) {
     size_t width = 4;
     const char *key;
     json_t *value;
@@ -302,8 +313,8 @@ static void print_layers(const json_t *layers) {
     }
     width = width < NAME_MAX_WIDTH ? width : NAME_MAX_WIDTH;
     put_text("name", width);
-    (void)printf("  %-14s %-10s %7s %12s  %10s  %9s\n", "shape", "scheme", "bits", "bytes",
-                 "rel. error", "cosine");
+    (void)printf("  %-14s %-10s %7s %12s  %10s  %11s\n", "shape", "scheme", "bits", "bytes",
+                 "rel. error", last);
     json_object_foreach((json_t *)(uintptr_t)layers, key, value) { print_layer(key, value, width); }
     json_array_foreach(layers, i, value) {
         key = text_of(value, "name", "tensor");
@@ -342,10 +353,36 @@ static int with_object(const char *json, print_fn print) {
 static void print_stats(const json_t *o) {
     const json_t *layers = json_object_get(o, "layers");
     if (json_is_object(layers) || json_is_array(layers)) {
-        print_layers(layers);
+        print_layers(layers, "cosine");
         (void)putchar('\n');
     }
     print_totals(o);
+}
+
+static void print_scheme(const char *name, const json_t *s) {
+    double tensors = 0;
+    double parameters = 0;
+    double bytes = 0;
+    (void)number_of(&tensors, s, "tensors", NULL);
+    (void)number_of(&parameters, s, "parameters", NULL);
+    (void)number_of(&bytes, s, "bytes", NULL);
+    put_text(name, 12);
+    (void)printf("%9.0f %14.0f %14.0f %9.3f\n", tensors, parameters, bytes,
+                 parameters > 0 ? 8 * bytes / parameters : 0);
+}
+
+/* Tensor by tensor, then scheme by scheme, then the whole. */
+static void print_plan(const json_t *o) {
+    const char *name;
+    json_t *scheme;
+    print_layers(json_object_get(o, "layers"), "sensitivity");
+    (void)printf("\n%-12s%9s %14s %14s %9s\n", "scheme", "tensors", "parameters", "bytes", "bits");
+    json_object_foreach(json_object_get(o, "schemes"), name, scheme) { print_scheme(name, scheme); }
+    (void)putchar('\n');
+    print_totals(o);
+    print_number(o, "planned", "%.4f bits/weight (quantized tensors)", "bits_per_weight_quantized",
+                 NULL);
+    print_number(o, "expected cost", "%.6g (sum of sensitivity x error)", "expected_cost", NULL);
 }
 
 static void print_any(const json_t *o) {
@@ -362,7 +399,7 @@ static void print_info(const json_t *o) {
     print_members(o, 0, label_width(o, 0, LABEL_WIDTH), listed ? skip : NULL);
     if (listed) {
         (void)putchar('\n');
-        print_layers(tensors);
+        print_layers(tensors, "cosine");
     }
 }
 
@@ -421,9 +458,10 @@ static void print_eval(const json_t *o) {
          FIGURE_PLAIN},
         {"ln_ratio", "ln_ratio_stderr", "ln of their ratio", FIGURE_FINE},
         {"mean_kld", "mean_kld_stderr", "KL divergence mean", FIGURE_FINE},
-        {"kld_median", NULL, "KL divergence median", FIGURE_FINE},
-        {"kld_99", NULL, "KL divergence 99 %", FIGURE_FINE},
         {"kld_max", NULL, "KL divergence maximum", FIGURE_FINE},
+        {"kld_99", NULL, "KL divergence 99 %", FIGURE_FINE},
+        {"kld_median", NULL, "KL divergence median", FIGURE_FINE},
+        {"kld_01", NULL, "KL divergence 1 %", FIGURE_FINE},
         {"same_top", "same_top_stderr", "same top token", FIGURE_PERCENT},
         {"mean_dp", "mean_dp_stderr", "change of p mean", FIGURE_PERCENT},
         {"rms_dp", "rms_dp_stderr", "change of p RMS", FIGURE_PERCENT},
@@ -442,6 +480,45 @@ static void print_eval(const json_t *o) {
     }
 }
 
+static void print_cell(const json_t *row, const char *key, int width, int digits, double scale) {
+    double v = 0;
+    if (number_of(&v, row, key, NULL)) {
+        (void)printf("  %*.*f", width, digits, v * scale);
+    } else {
+        (void)printf("  %*s", width, "-");
+    }
+}
+
+static void print_ablation(const json_t *o) {
+    static const char *const heads[] = {"linear",  "all",     "MB",   "perplexity",
+                                        "KL mean", "KL 99 %", "top %"};
+    static const int widths[] = {7, 7, 9, 11, 9, 9, 6};
+    const json_t *rows = json_object_get(o, "rows");
+    const json_t *row;
+    size_t i;
+    put_text("bits/weight:", 18);
+    for (i = 0; i < sizeof heads / sizeof heads[0]; i++) {
+        (void)printf("  %*s", widths[i], heads[i]);
+    }
+    (void)puts("  changed");
+    json_array_foreach(rows, i, row) {
+        const char *name = text_of(row, "variant", NULL);
+        const char *failed = text_of(row, "failed", NULL);
+        const char *changed = text_of(row, "changed", NULL);
+        put_text(name != NULL ? name : "?", 18);
+        print_cell(row, "bits_per_weight_linear", widths[0], 3, 1);
+        print_cell(row, "bits_per_weight", widths[1], 3, 1);
+        print_cell(row, "bytes", widths[2], 2, 1e-6);
+        print_cell(row, "perplexity", widths[3], 4, 1);
+        print_cell(row, "mean_kld", widths[4], 5, 1);
+        print_cell(row, "kld_99", widths[5], 4, 1);
+        print_cell(row, "same_top", widths[6], 2, 100);
+        (void)fputs("  ", stdout);
+        put_text(failed != NULL ? failed : (changed != NULL ? changed : ""), 0);
+        (void)putchar('\n');
+    }
+}
+
 /* The summary belongs to stats; here it would bury the verdict. */
 static void print_validate(const json_t *o) {
     static const char *const skip[] = {"summary", "quantized_parameters", NULL};
@@ -449,11 +526,12 @@ static void print_validate(const json_t *o) {
 }
 
 int report_compress(const char *json) { return with_object(json, print_totals); }
-int report_plan(const char *json) { return with_object(json, print_stats); }
+int report_plan(const char *json) { return with_object(json, print_plan); }
 int report_stats(const char *json) { return with_object(json, print_stats); }
 int report_info(const char *json) { return with_object(json, print_info); }
 int report_validate(const char *json) { return with_object(json, print_validate); }
 int report_eval(const char *json) { return with_object(json, print_eval); }
+int report_ablation(const char *json) { return with_object(json, print_ablation); }
 int report_export(const char *json) { return with_object(json, print_any); }
 int report_bench(const char *json) { return with_object(json, print_any); }
 

@@ -13,6 +13,7 @@ int report_stats(const char *json);
 int report_info(const char *json);
 int report_validate(const char *json); /* verify, too */
 int report_eval(const char *json);
+int report_ablation(const char *json);
 int report_export(const char *json);
 int report_bench(const char *json);
 /* The report's "warnings", one line each on standard error. */

@@ -115,12 +115,30 @@ typedef struct novaq_compress_options {
     unsigned threads;   /* 0 = one per online CPU */
     novaq_progress_fn progress;
     void *progress_ctx;
+    /* Bytes of the whole artifact to stay within; 0: target_bits decides. */
+    uint64_t target_size;
+    /* Calibrated coding; all of it needs a calibration text or samples. */
+    unsigned calibration_tokens; /* looked at; 0 = default of the kind of text */
+    int feedback;                /* 1: errors are fed back to later columns (GPTQ/LDLQ) */
+    int propagate;               /* 1: inputs come from the coded blocks before, and what those
+                                    got wrong is made good as far as it can be */
+    unsigned sweeps;             /* passes over the columns after the first */
+    double damping;              /* share of the mean diagonal added to each Hessian */
+    const char *column_order;    /* "natural" (default) or "energy" */
+    /* Pieces of the normalization. */
+    double column_scales;    /* exponent of the activation-aware column scales, 0 = none; below 0:
+                                none with feedback, which does better without, else 0.5 */
+    int row_means;           /* 1: subtract and store the mean of each row */
+    unsigned rotation_block; /* largest block of the rotation, a power of two; 0 = 512 */
+    uint64_t max_memory;     /* bytes; calibration activations beyond it go to a temporary file;
+                                0 = half of the machine's memory */
 } novaq_compress_options;
 
 #define NOVAQ_COMPRESS_OPTIONS_INIT                                                                \
     {                                                                                              \
         sizeof(novaq_compress_options), 0, 0, 0, 1.5, 0, 16, 8, 16, 4, 0, 100, 1e-4, 42, 0.01,     \
-            "rotate", 0, 0, 0, 256, "auto", 0, 0, 0, 0                                             \
+            "rotate", 0, 0, 0, 256, "auto", 0, 0, 0, 0, 0, 0, 1, 1, 0, 0.03, "natural", -1, 0, 0, \
+            0                                                                                      \
     }
 
 /* Compresses a model into a new artifact. *report (may be NULL) receives the
@@ -209,22 +227,54 @@ typedef struct novaq_eval_options {
     size_t struct_size;
     const char *model;     /* source or artifact */
     const char *against;   /* source to measure KL against, or NULL */
-    const char *text_file; /* raw text */
+    const char *text_file; /* raw text; NULL with kl_divergence */
     unsigned n_ctx;        /* window, default 512; its second half is scored */
     unsigned chunks;       /* 0 = all */
     int layer_kl;          /* with against: KL caused by each layer alone */
     unsigned threads;
     novaq_progress_fn progress;
     void *progress_ctx;
+    /* File of llama-perplexity's --kl-divergence-base, or NULL: receives the
+     * model's predictions, or, with kl_divergence, is what the model is measured
+     * against; text and window are then the file's, `against` is not used. */
+    const char *kl_base;
+    int kl_divergence;
 } novaq_eval_options;
 
 #define NOVAQ_EVAL_OPTIONS_INIT                                                                    \
-    { sizeof(novaq_eval_options), 0, 0, 0, 512, 0, 0, 0, 0, 0 }
+    { sizeof(novaq_eval_options), 0, 0, 0, 512, 0, 0, 0, 0, 0, 0, 0 }
 
 /* Perplexity by llama-perplexity's protocol. Keys: perplexity,
- * perplexity_stderr, chunks, tokens; with against: mean_kld, same_top, ... */
+ * perplexity_stderr, chunks, tokens; with against or kl_divergence: mean_kld,
+ * same_top, ... */
 NOVAQ_API NOVAQ_CHECK novaq_status novaq_eval(char **report, const novaq_eval_options *opt,
                                               novaq_error *err);
+
+typedef struct novaq_ablation_options {
+    size_t struct_size;
+    const char *model;     /* source */
+    const char *text_file; /* raw text */
+    unsigned n_ctx;        /* window, default 512 */
+    unsigned chunks;       /* 0 = all */
+    const char *folder;    /* where artifacts live while they are measured; NULL = /tmp */
+    /* What is ablated; input, output, single_file and progress are not used. */
+    const novaq_compress_options *compress;
+    const char *variants; /* names of rows, separated by commas; NULL = all */
+    unsigned threads;
+    novaq_progress_fn progress;
+    void *progress_ctx;
+} novaq_ablation_options;
+
+#define NOVAQ_ABLATION_OPTIONS_INIT                                                                \
+    { sizeof(novaq_ablation_options), 0, 0, 512, 0, 0, 0, 0, 0, 0, 0 }
+
+/* Compresses the model as asked, then again with one part of the codec left out
+ * at a time (each tensor keeps its rate), and measures every variant against the
+ * source. Keys: rows (array of variant, changed, perplexity, mean_kld,
+ * bits_per_weight_linear, ...). A variant that cannot be made has `failed`. Needs
+ * 2 bytes per scored token and vocabulary entry in `folder`; leaves nothing there. */
+NOVAQ_API NOVAQ_CHECK novaq_status novaq_ablation(char **report, const novaq_ablation_options *opt,
+                                                  novaq_error *err);
 
 typedef struct novaq_generate_options {
     size_t struct_size;
@@ -255,6 +305,12 @@ NOVAQ_API NOVAQ_CHECK novaq_status novaq_generate(char **report, novaq_model *m,
  * scheme on unit Gaussian data beside the rate-distortion bound. */
 NOVAQ_API NOVAQ_CHECK novaq_status novaq_bench_codec(char **report, const char *schemes,
                                                      unsigned threads, novaq_error *err);
+
+/* How fast symbols are chosen, as JSON: schemes, an array of scheme, kernel (a
+ * variant this machine can run; all of them find the same symbols),
+ * weights_per_second_per_core and mse. NULL schemes: a choice of them. */
+NOVAQ_API NOVAQ_CHECK novaq_status novaq_bench_encoder(char **report, const char *schemes,
+                                                       unsigned threads, novaq_error *err);
 
 #ifdef __cplusplus
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages novaq needs, if any is missing. Quick and silent
-# when all are there. Usage: tools/deps.sh [--lint | --fuzz] (adds the lint tools or
-# what libFuzzer needs)
+# when all are there. Usage: tools/deps.sh [--lint | --fuzz] (adds what lint and the
+# NEON test need, or what libFuzzer needs)
 set -euo pipefail
 
 packages=(
@@ -12,7 +12,12 @@ packages=(
     ca-certificates unzip
 )
 case "${1:-}" in
---lint) packages+=(clang-format clang-tidy) ;;
+--lint)
+    packages+=(clang-format clang-tidy)
+    # The NEON kernels are compiled and run on other machines, too.
+    [ "$(uname -m)" = aarch64 ] ||
+        packages+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user)
+    ;;
 --fuzz) packages+=(clang-14 libclang-rt-14-dev llvm-14) ;;
 "") ;;
 *)

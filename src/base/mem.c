@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 bool nq_mul_u64(uint64_t a, uint64_t b, uint64_t *out) {
     if (__builtin_mul_overflow(a, b, out)) {
@@ -99,3 +100,13 @@ novaq_status nq_asprintf(char **out, novaq_error *err, const char *fmt, ...) {
 void nq_free(void *p) { free(p); }
 
 void novaq_free(void *p) { nq_free(p); }
+
+uint64_t nq_physical_memory(void) {
+    long pages = sysconf(_SC_PHYS_PAGES);
+    long size = sysconf(_SC_PAGESIZE);
+    uint64_t bytes = 0;
+    if (pages <= 0 || size <= 0 || !nq_mul_u64((uint64_t)pages, (uint64_t)size, &bytes)) {
+        return (uint64_t)1 << 31;
+    }
+    return bytes;
+}

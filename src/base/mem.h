@@ -43,4 +43,7 @@ NOVAQ_CHECK novaq_status nq_asprintf(char **out, novaq_error *err, const char *f
 
 void nq_free(void *p);
 
+/* Bytes of memory the machine has; 2^31 when it does not say. */
+uint64_t nq_physical_memory(void);
+
 #endif

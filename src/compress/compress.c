@@ -9,17 +9,8 @@
 #include "artifact/write.h"
 #include "base/half.h"
 #include "base/mem.h"
-#include "compress/probe.h"
-#include "compress/recipe.h"
-
-typedef struct compress_job {
-    nq_recipe recipe;
-    nq_tensors *ts;
-    nq_pool *pool;
-    nq_writer *writer;
-    nq_probe *probe;      /* or NULL */
-    uint64_t coded_bytes; /* of the coded tensors, as stored */
-} compress_job;
+#include "compress/job.h"
+#include "compress/sensitivity.h"
 
 static void layer_head(nq_layer *layer, const nq_recipe_tensor *t) {
     *layer = (nq_layer){.name = t->src->name,
@@ -33,7 +24,7 @@ static void layer_head(nq_layer *layer, const nq_recipe_tensor *t) {
 
 /* ---- tensors that are not coded -------------------------------------------------- */
 
-static novaq_status store_raw(compress_job *j, const nq_recipe_tensor *t, novaq_error *err) {
+static novaq_status store_raw(nq_compress_job *j, const nq_recipe_tensor *t, novaq_error *err) {
     uint8_t *data = NULL;
     NQ_TRY(nq_alloc_raw(&data, t->src->bytes, 1, err));
     nq_layer layer;
@@ -58,7 +49,7 @@ static void add_float_error(nq_layer_error *e, double w, double q) {
 
 /* f32, f16, bf16: converted by value. Finite values that would become infinite
  * are refused. */
-static novaq_status store_float(compress_job *j, const nq_recipe_tensor *t, novaq_error *err) {
+static novaq_status store_float(nq_compress_job *j, const nq_recipe_tensor *t, novaq_error *err) {
     uint64_t n = t->src->elements;
     uint64_t width = t->scheme.kind == NQ_SCHEME_F32 ? 4 : 2;
     float *w = NULL;
@@ -106,6 +97,9 @@ static json_t *diagnostics(const nq_encoded *e, const nq_matrix_stats *s, bool c
     json_t *d = json_pack("{s:{s:f, s:f, s:f, s:f, s:f}}", "statistics", "mean", s->mean,
                           "variance", s->variance, "kurtosis", s->kurtosis, "anisotropy",
                           s->anisotropy, "sparsity", s->sparsity);
+    if (d != NULL && isfinite(e->output_error)) {
+        json_object_set_new(d, "relative_output_error", json_real(e->output_error));
+    }
     if (d == NULL || !code) {
         return d;
     }
@@ -125,8 +119,23 @@ static json_t *diagnostics(const nq_encoded *e, const nq_matrix_stats *s, bool c
     return d;
 }
 
-static novaq_status write_encoded(compress_job *j, const nq_recipe_tensor *t, const nq_encoded *e,
-                                  novaq_error *err) {
+novaq_status nq_job_progress(nq_compress_job *j, const char *item, novaq_error *err) {
+    j->item = item;
+    return nq_report_progress(j->recipe.opt, "compress", item, j->done, j->total, err);
+}
+
+novaq_status nq_job_tick(void *ctx, novaq_error *err) {
+    nq_compress_job *j = ctx;
+    return nq_job_progress(j, j->item != NULL ? j->item : "", err);
+}
+
+static void mark_written(nq_compress_job *j, const nq_recipe_tensor *t) {
+    j->written[t - j->recipe.tensors] = true;
+    j->done += t->src->bytes;
+}
+
+novaq_status nq_job_write(nq_compress_job *j, nq_recipe_tensor *t, const nq_encoded *e,
+                          novaq_error *err) {
     nq_layer layer;
     layer_head(&layer, t);
     layer.q = e->q;
@@ -139,74 +148,77 @@ static novaq_status write_encoded(compress_job *j, const nq_recipe_tensor *t, co
     novaq_status st = nq_writer_add(j->writer, &layer, err);
     j->coded_bytes += nq_layer_stored_bytes(&layer);
     json_decref(d);
+    mark_written(j, t);
     return st;
 }
 
-static novaq_status warn_nonfinite(compress_job *j, const nq_recipe_tensor *t, novaq_error *err) {
-    char *text = NULL;
-    NQ_TRY(nq_asprintf(&text, err, "%s: %llu NaN or infinite values; kept as in the source",
-                       t->src->name, (unsigned long long)t->stats.nonfinite));
-    json_array_append_new(j->recipe.warnings, json_string(text));
-    nq_free(text);
-    return NOVAQ_OK;
-}
-
-static novaq_status store_coded(compress_job *j, nq_recipe_tensor *t, novaq_error *err) {
-    float *w = NULL;
-    NQ_TRY(nq_alloc_raw(&w, t->src->elements, sizeof(float), err));
-    novaq_status st = nq_tensors_read_f32(w, j->ts, t->src, err);
+novaq_status nq_job_read(float **w, nq_compress_job *j, nq_recipe_tensor *t, novaq_error *err) {
+    *w = NULL;
+    NQ_TRY(nq_alloc_raw(w, t->src->elements, sizeof(float), err));
+    novaq_status st = nq_tensors_read_f32(*w, j->ts, t->src, err);
     if (st == NOVAQ_OK && !t->have_stats) {
-        st = nq_matrix_stats_compute(&t->stats, w, t->rows, t->cols, j->pool, err);
+        st = nq_matrix_stats_compute(&t->stats, *w, t->rows, t->cols, j->pool, err);
         t->have_stats = st == NOVAQ_OK;
     }
-    if (st == NOVAQ_OK && t->stats.nonfinite > 0) {
-        nq_free(w);
-        NQ_TRY(warn_nonfinite(j, t, err));
-        return store_raw(j, t, err);
+    bool bad = st == NOVAQ_OK && t->stats.nonfinite > 0;
+    if (bad) {
+        t->coded = false;
+        t->scheme = (nq_scheme){.kind = NQ_SCHEME_RAW, .d = 1};
     }
-    nq_encode_options opt = j->recipe.encode;
-    opt.scheme = t->scheme;
-    nq_probe_inputs seen;
-    if (nq_probe_find(&seen, j->probe, t->src->name) && seen.cols == t->cols) {
-        opt.col_energy = seen.energy;
-        opt.probe = seen.samples;
-        opt.probe_rows = seen.count;
+    if (bad || st != NOVAQ_OK) {
+        nq_free(*w);
+        *w = NULL;
     }
+    return st;
+}
+
+static novaq_status store_coded(nq_compress_job *j, nq_recipe_tensor *t, float *w,
+                                novaq_error *err) {
     nq_encoded e = {0};
-    if (st == NOVAQ_OK) {
-        st = nq_encode(&e, w, t->rows, t->cols, &opt, t->src->name, j->pool, err);
-    }
-    nq_free(w);
-    if (st == NOVAQ_OK) {
-        st = write_encoded(j, t, &e, err);
-    }
+    NQ_TRY(nq_encode(&e, w, t->rows, t->cols, &t->scheme, &j->recipe.encode, t->src->name, j->pool,
+                     err));
+    novaq_status st = nq_job_write(j, t, &e, err);
     nq_encoded_close(&e);
     return st;
 }
 
-static novaq_status store_tensor(compress_job *j, nq_recipe_tensor *t, novaq_error *err) {
+novaq_status nq_job_store(nq_compress_job *j, nq_recipe_tensor *t, novaq_error *err) {
+    float *w = NULL;
     if (t->coded) {
-        return store_coded(j, t, err);
+        NQ_TRY(nq_job_read(&w, j, t, err));
     }
-    if (t->have_stats && t->stats.nonfinite > 0) {
-        NQ_TRY(warn_nonfinite(j, t, err));
+    if (!t->coded && t->have_stats && t->stats.nonfinite > 0) {
+        NQ_TRY(nq_recipe_warn(&j->recipe, err,
+                              "%s: %llu NaN or infinite values; kept as in the source",
+                              t->src->name, (unsigned long long)t->stats.nonfinite));
     }
-    return t->scheme.kind == NQ_SCHEME_RAW ? store_raw(j, t, err) : store_float(j, t, err);
+    if (w != NULL) {
+        novaq_status st = store_coded(j, t, w, err);
+        nq_free(w);
+        return st;
+    }
+    NQ_TRY(t->scheme.kind == NQ_SCHEME_RAW ? store_raw(j, t, err) : store_float(j, t, err));
+    mark_written(j, t);
+    return NOVAQ_OK;
 }
 
-static novaq_status store_all(compress_job *j, novaq_error *err) {
-    uint64_t total = 0;
-    uint64_t done = 0;
+/* With calibration the matrices of the blocks come first, in the order the model
+ * computes; all else as the source has it. */
+static novaq_status store_all(nq_compress_job *j, novaq_error *err) {
+    NQ_TRY(nq_alloc(&j->written, j->recipe.count + 1, sizeof *j->written, err));
     for (size_t i = 0; i < j->recipe.count; i++) {
-        total += j->recipe.tensors[i].src->bytes;
+        j->total += j->recipe.tensors[i].src->bytes;
+    }
+    if (j->calibration.sequences > 0) {
+        NQ_TRY(nq_job_calibrated(j, err));
     }
     for (size_t i = 0; i < j->recipe.count; i++) {
-        nq_recipe_tensor *t = &j->recipe.tensors[i];
-        NQ_TRY(nq_report_progress(j->recipe.opt, "compress", t->src->name, done, total, err));
-        NQ_TRY(store_tensor(j, t, err));
-        done += t->src->bytes;
+        if (!j->written[i]) {
+            NQ_TRY(nq_job_progress(j, j->recipe.tensors[i].src->name, err));
+            NQ_TRY(nq_job_store(j, &j->recipe.tensors[i], err));
+        }
     }
-    return nq_report_progress(j->recipe.opt, "compress", "", done, total, err);
+    return nq_job_progress(j, "", err);
 }
 
 /* ---- the two entry points ----------------------------------------------------------- */
@@ -217,22 +229,42 @@ static novaq_status dump_report(char **report, json_t *value, novaq_error *err) 
     return st;
 }
 
-/* Looks at the inputs of the matrices before coding them; an empty look is worth
- * a hint, not an error. */
-static novaq_status open_probe(compress_job *j, novaq_error *err) {
+/* Text to calibrate on; none is worth a hint, not an error. */
+static novaq_status open_calibration(nq_compress_job *j, novaq_error *err) {
     const novaq_compress_options *o = j->recipe.opt;
     char *why = NULL;
-    NQ_TRY(nq_probe_open(&j->probe, &why, o->input, j->ts, o->calibration, o->seed, j->pool,
-                         o->progress, o->progress_ctx, err));
+    NQ_TRY(nq_calibration_open(&j->calibration, &why, o->input, j->ts, o->calibration,
+                               o->calibration_tokens, o->seed, j->pool, o->progress,
+                               o->progress_ctx, err));
     if (why != NULL) {
-        json_array_append_new(j->recipe.warnings,
-                              json_sprintf("compressed without knowledge of its inputs: %s", why));
+        novaq_status st =
+            nq_recipe_warn(&j->recipe, err, "compressed without knowledge of its inputs: %s", why);
         nq_free(why);
+        return st;
     }
     return NOVAQ_OK;
 }
 
-static novaq_status write_artifact(char **report, compress_job *j, novaq_error *err) {
+/* Plans again with what an error in each matrix really costs. */
+static novaq_status replan(nq_compress_job *j, novaq_error *err) {
+    bool planned = false;
+    for (size_t i = 0; i < j->recipe.count; i++) {
+        planned = planned || j->recipe.tensors[i].planned;
+    }
+    if (!planned || j->recipe.opt->paper || j->calibration.sequences == 0) {
+        return NOVAQ_OK;
+    }
+    nq_sensitivity *s = NULL;
+    NQ_TRY(nq_alloc(&s, j->recipe.count, sizeof *s, err));
+    novaq_status st = nq_sensitivity_measure(s, j, err);
+    if (st == NOVAQ_OK) {
+        st = nq_recipe_replan(&j->recipe, s, err);
+    }
+    nq_free(s);
+    return st;
+}
+
+static novaq_status write_artifact(char **report, nq_compress_job *j, novaq_error *err) {
     const novaq_compress_options *o = j->recipe.opt;
     json_t *config = NULL;
     json_t *model = NULL;
@@ -245,7 +277,10 @@ static novaq_status write_artifact(char **report, compress_job *j, novaq_error *
         st = nq_writer_open(&j->writer, o->output, o->single_file, err);
     }
     if (st == NOVAQ_OK) {
-        st = open_probe(j, err);
+        st = open_calibration(j, err);
+    }
+    if (st == NOVAQ_OK) {
+        st = replan(j, err);
     }
     if (st == NOVAQ_OK) {
         st = store_all(j, err);
@@ -279,16 +314,20 @@ static novaq_status check_paths(const novaq_compress_options *o, int writing, no
     return NOVAQ_OK;
 }
 
-static novaq_status open_job(compress_job *j, const novaq_compress_options *o, novaq_error *err) {
-    *j = (compress_job){0};
+static novaq_status open_job(nq_compress_job *j, const novaq_compress_options *o,
+                             novaq_error *err) {
+    *j = (nq_compress_job){0};
     NQ_TRY(nq_tensors_open(&j->ts, o->input, err));
     NQ_TRY(nq_pool_open(&j->pool, o->threads, err));
-    return nq_recipe_make(&j->recipe, j->ts, o, j->pool, err);
+    NQ_TRY(nq_recipe_make(&j->recipe, j->ts, o, j->pool, err));
+    j->recipe.encode.correct_share = o->propagate != 0 ? 1 : 0;
+    return NOVAQ_OK;
 }
 
-static void close_job(compress_job *j) {
+static void close_job(nq_compress_job *j) {
     nq_recipe_close(&j->recipe);
-    nq_probe_close(&j->probe);
+    nq_calibration_close(&j->calibration);
+    nq_free(j->written);
     nq_pool_close(&j->pool);
     nq_tensors_close(&j->ts);
 }
@@ -298,7 +337,7 @@ novaq_status novaq_compress(char **report, const novaq_compress_options *opt, no
         *report = NULL;
     }
     NQ_TRY(check_paths(opt, 1, err));
-    compress_job j;
+    nq_compress_job j;
     novaq_status st = open_job(&j, opt, err);
     if (st == NOVAQ_OK) {
         st = write_artifact(report, &j, err);
@@ -307,77 +346,23 @@ novaq_status novaq_compress(char **report, const novaq_compress_options *opt, no
     return st;
 }
 
-static json_t *plan_layers(const nq_recipe *r, uint64_t *bytes, uint64_t *parameters) {
-    json_t *layers = json_object();
-    for (size_t i = 0; i < r->count; i++) {
-        const nq_recipe_tensor *t = &r->tensors[i];
-        char name[NQ_SCHEME_NAME];
-        json_t *shape = json_array();
-        for (uint32_t d = 0; d < t->src->rank; d++) {
-            json_array_append_new(shape, json_integer((json_int_t)t->src->shape[d]));
-        }
-        double bits = t->src->elements > 0 ? 8.0 * (double)t->bytes / (double)t->src->elements : 0;
-        json_object_set_new(layers, t->src->name,
-                            json_pack("{s:o, s:s, s:s, s:s, s:f, s:I, s:f}", "shape", shape, "role",
-                                      nq_role_name(t->role), "source_dtype",
-                                      nq_dtype_get(t->src->dtype)->name, "scheme",
-                                      nq_scheme_name(name, &t->scheme), "bits_per_weight", bits,
-                                      "bytes", (json_int_t)t->bytes, "expected_relative_error",
-                                      t->coded ? t->expected_error : 0.0));
-        *bytes += t->bytes;
-        *parameters += t->src->elements;
-    }
-    return layers;
-}
-
-/* What an artifact holds besides tensors: the deflated tokenizer (vocabularies
- * shrink to about a third) and the manifest. */
-#define MANIFEST_BYTES            2048
-#define MANIFEST_BYTES_PER_TENSOR 900
-static novaq_status estimate_overhead(uint64_t *bytes, const compress_job *j, novaq_error *err) {
-    json_t *model = NULL;
-    char *text = NULL;
-    NQ_TRY(nq_describe(&model, j->ts, err));
-    json_t *tokenizer = json_object_get(model, "tokenizer");
-    novaq_status st = NOVAQ_OK;
-    *bytes = MANIFEST_BYTES + MANIFEST_BYTES_PER_TENSOR * (uint64_t)j->recipe.count;
-    if (json_is_object(tokenizer)) {
-        st = nq_json_dump(&text, tokenizer, 0, err);
-        *bytes += st == NOVAQ_OK ? strlen(text) / 3 : 0;
-    }
-    nq_free(text);
-    json_decref(model);
-    return st;
-}
-
 novaq_status novaq_plan(char **report, const novaq_compress_options *opt, novaq_error *err) {
     *report = NULL;
     NQ_TRY(check_paths(opt, 0, err));
-    compress_job j;
+    nq_compress_job j;
+    json_t *plan = NULL;
     novaq_status st = open_job(&j, opt, err);
     if (st == NOVAQ_OK) {
-        uint64_t bytes = 0;
-        uint64_t parameters = 0;
-        json_t *layers = plan_layers(&j.recipe, &bytes, &parameters);
-        double coded = j.recipe.coded_elements > 0
-                           ? 8.0 * (double)j.recipe.coded_bytes / (double)j.recipe.coded_elements
-                           : 0;
-        uint64_t other = 0;
-        st = estimate_overhead(&other, &j, err);
-        uint64_t total = bytes + other;
-        double whole = (double)total;
-        json_t *plan = json_pack(
-            "{s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:O, s:o}", "bytes", (json_int_t)total,
-            "tensor_bytes", (json_int_t)bytes, "parameters", (json_int_t)parameters,
-            "quantized_parameters", (json_int_t)j.recipe.coded_elements, "bits_per_weight",
-            parameters > 0 ? 8.0 * whole / (double)parameters : 0.0, "bits_per_weight_quantized",
-            coded, "ratio_fp16", 2.0 * (double)parameters / whole, "ratio_fp32",
-            4.0 * (double)parameters / whole, "warnings", j.recipe.warnings, "layers", layers);
-        if (st == NOVAQ_OK && plan == NULL) {
-            st = nq_fail(err, NOVAQ_E_MEMORY, "cannot build the plan");
-        }
-        st = st == NOVAQ_OK ? nq_json_dump(report, plan, 2, err) : st;
-        json_decref(plan);
+        st = open_calibration(&j, err);
+    }
+    if (st == NOVAQ_OK) {
+        st = replan(&j, err);
+    }
+    if (st == NOVAQ_OK) {
+        st = nq_recipe_report(&plan, &j.recipe, j.ts, err);
+    }
+    if (st == NOVAQ_OK) {
+        st = dump_report(report, plan, err);
     }
     close_job(&j);
     return st;

@@ -9,11 +9,13 @@
 #include "compress/tensor_rules.h"
 
 /* Smaller matrices stay as they are: codebook and scales would eat the gain. */
-#define CODED_MIN_ELEMENTS 256
-#define CODED_MIN_COLS     4
-/* The embedding, and the head it often is as well, is the output itself: an error
- * there costs about twice what it costs in a linear layer of average size. */
-#define EMBEDDING_WEIGHT 2.0
+#define CODED_MIN_ELEMENTS     256
+#define CODED_MIN_COLS         4
+#define CALIBRATION_TOKENS_MAX (1U << 24)
+#define SWEEPS_MAX             16
+/* Exponent of the column scales where errors are not fed forward; where they are, no
+ * scales at all are better. Measured in docs/METHOD.md. */
+#define UNFED_COLUMN_SCALES 0.5
 
 novaq_status nq_report_progress(const novaq_compress_options *opt, const char *phase,
                                 const char *item, uint64_t done, uint64_t total, novaq_error *err) {
@@ -24,6 +26,53 @@ novaq_status nq_report_progress(const novaq_compress_options *opt, const char *p
         .phase = phase, .item = item, .done = done, .total = total, .unit = "B", .value = NAN};
     if (opt->progress(opt->progress_ctx, &p) != 0) {
         return nq_fail(err, NOVAQ_E_INTERRUPTED, "interrupted; nothing was left behind");
+    }
+    return NOVAQ_OK;
+}
+
+/* What calibrated coding and the normalization's pieces may be told. */
+static novaq_status check_calibration(const novaq_compress_options *o, novaq_error *err) {
+    unsigned b = o->rotation_block;
+    if (b != 0 && (b < 16 || b > 512 || (b & (b - 1)) != 0)) {
+        return nq_fail(err, NOVAQ_E_ARG,
+                       "rotation block %u: give a power of two from 16 to 512, or 0 for 512", b);
+    }
+    if (o->calibration_tokens > CALIBRATION_TOKENS_MAX) {
+        return nq_fail(err, NOVAQ_E_ARG,
+                       "%u calibration tokens: give at most %u, or 0 for the default",
+                       o->calibration_tokens, CALIBRATION_TOKENS_MAX);
+    }
+    if (o->sweeps > SWEEPS_MAX) {
+        return nq_fail(err, NOVAQ_E_ARG, "%u sweeps: give at most %d", o->sweeps, SWEEPS_MAX);
+    }
+    if (!(o->damping >= 1e-6 && o->damping <= 10)) {
+        return nq_fail(err, NOVAQ_E_ARG, "damping must lie in 0.000001-10, not %g",
+                       o->damping);
+    }
+    if (!(o->column_scales <= 2)) {
+        return nq_fail(err, NOVAQ_E_ARG,
+                       "the exponent of the column scales must lie in 0-2, not %g",
+                       o->column_scales);
+    }
+    if (o->column_order != NULL && strcmp(o->column_order, "natural") != 0 &&
+        strcmp(o->column_order, "energy") != 0) {
+        return nq_fail(err, NOVAQ_E_ARG, "unknown column order '%s': use natural or energy",
+                       o->column_order);
+    }
+    return NOVAQ_OK;
+}
+
+static novaq_status check_target_size(const novaq_compress_options *o, novaq_error *err) {
+    if (o->target_size != 0 && o->scheme != NULL) {
+        return nq_fail(err, NOVAQ_E_ARG,
+                       "a target size leaves the schemes to the planner: leave out the scheme %s, "
+                       "or give it to some tensors only",
+                       o->scheme);
+    }
+    if (o->target_size != 0 && o->subspaces != 0) {
+        return nq_fail(err, NOVAQ_E_ARG,
+                       "a subvector length fixes the size: leave out the subspaces or the target "
+                       "size");
     }
     return NOVAQ_OK;
 }
@@ -50,6 +99,23 @@ static novaq_status check_ranges(const novaq_compress_options *o, novaq_error *e
     if (o->segment_rows < 16 || o->segment_rows > 1U << 20) {
         return nq_fail(err, NOVAQ_E_ARG, "segment rows must lie in 16-1048576");
     }
+    NQ_TRY(check_calibration(o, err));
+    return check_target_size(o, err);
+}
+
+/* Pieces that another normalization does not have. */
+static novaq_status check_normalization(const novaq_compress_options *o, nq_normalize normalize,
+                                        novaq_error *err) {
+    if (o->rotation_block != 0 && normalize != NQ_NORMALIZE_ROTATE) {
+        return nq_fail(err, NOVAQ_E_ARG,
+                       "a rotation block of %u without a rotation: leave it out, or normalize by "
+                       "'rotate', not '%s'",
+                       o->rotation_block, o->normalize);
+    }
+    if (o->row_means != 0 && normalize == NQ_NORMALIZE_NONE) {
+        return nq_fail(err, NOVAQ_E_ARG,
+                       "row means belong to rows: normalize by 'rotate' or 'row', not 'none'");
+    }
     return NOVAQ_OK;
 }
 
@@ -61,11 +127,15 @@ static novaq_status encode_options(nq_encode_options *e, const novaq_compress_op
                              .segment_rows = o->segment_rows,
                              .seed = o->seed,
                              .max_iterations = o->max_iterations,
-                             .tolerance = o->tolerance};
+                             .tolerance = o->tolerance,
+                             .rotation_block = o->rotation_block,
+                             .row_means = o->row_means != 0,
+                             .feedback = o->feedback != 0,
+                             .sweeps = o->sweeps};
     for (int i = 0; i < 4; i++) {
         if (strcmp(wanted, names[i]) == 0) {
             e->normalize = (nq_normalize)i;
-            return NOVAQ_OK;
+            return check_normalization(o, e->normalize, err);
         }
     }
     return nq_fail(err, NOVAQ_E_ARG, "unknown normalization '%s': use rotate, row, paper or none",
@@ -91,10 +161,7 @@ static bool is_coded_kind(const nq_scheme *s) {
     return s->kind == NQ_SCHEME_CODE || s->kind == NQ_SCHEME_Q8;
 }
 
-/* Adds a line to the report's warnings. */
-static novaq_status warn(nq_recipe *r, novaq_error *err, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
-static novaq_status warn(nq_recipe *r, novaq_error *err, const char *fmt, ...) {
+novaq_status nq_recipe_warn(nq_recipe *r, novaq_error *err, const char *fmt, ...) {
     va_list ap;
     va_start(ap, fmt);
     json_t *text = json_vsprintf(fmt, ap);
@@ -106,17 +173,18 @@ static novaq_status warn(nq_recipe *r, novaq_error *err, const char *fmt, ...) {
 }
 
 /* Overrides in order of strength: --tensor-type, --keep-embedding, --scheme.
- * *decided: the planner has no say. */
-static novaq_status override_scheme(nq_recipe_tensor *t, bool *decided, nq_recipe *r,
-                                    nq_rules *rules, novaq_error *err) {
+ * What none of them decides is left to the planner. */
+static novaq_status override_scheme(nq_recipe_tensor *t, nq_recipe *r, nq_rules *rules,
+                                    novaq_error *err) {
     const novaq_compress_options *o = r->opt;
     const nq_scheme *rule = nq_rules_match(rules, t->src->name);
-    *decided = true;
+    t->planned = false;
     if (rule != NULL && is_coded_kind(rule) && !t->coded) {
         /* A pattern such as ".*" also meets vectors and indices: they stay. */
         if (t->src->rank >= 2) {
-            NQ_TRY(warn(r, err, "%s: too small or no floats: kept as in the source, not coded",
-                        t->src->name));
+            NQ_TRY(nq_recipe_warn(r, err,
+                                  "%s: too small or no floats: kept as in the source, not coded",
+                                  t->src->name));
         }
     } else if (rule != NULL && rule->kind != NQ_SCHEME_RAW &&
                !nq_dtype_get(t->src->dtype)->is_float) {
@@ -131,45 +199,12 @@ static novaq_status override_scheme(nq_recipe_tensor *t, bool *decided, nq_recip
         NQ_TRY(nq_scheme_parse(&t->scheme, o->scheme, err));
         t->coded = is_coded_kind(&t->scheme);
     } else {
-        *decided = !t->coded;
+        t->planned = t->coded;
     }
     return NOVAQ_OK;
 }
 
-/* ---- planning ---------------------------------------------------------------- */
-
-/* Sensitivity of a tensor: its size, times what an error costs per parameter.
- * Among linear layers that falls with the square root of the size, relative to
- * their mean size: errors per parameter alone would weigh as the size, errors per
- * layer (linearity, Malinovskii et al. 2024, "HIGGS") the same for all. Measured in
- * docs/METHOD.md. Layer statistics modulate it: outlying input columns (anisotropy)
- * mean directions the layer relies on; heavy tails (kurtosis) cost more where no
- * rotation evens them out; exact zeros carry nothing. */
-static double sensitivity(const nq_recipe_tensor *t, nq_normalize normalize, double mean_size) {
-    double n = (double)t->src->elements;
-    bool whole_model = t->role == NQ_ROLE_EMBEDDING || t->role == NQ_ROLE_HEAD;
-    double s = whole_model || !(mean_size > 0) ? EMBEDDING_WEIGHT * n : n * sqrt(mean_size / n);
-    double spread = t->stats.anisotropy < 4 ? t->stats.anisotropy : 4;
-    s *= (1 + 0.1 * spread) * (1 - 0.5 * t->stats.sparsity);
-    if (normalize != NQ_NORMALIZE_ROTATE && t->stats.kurtosis > 3) {
-        double excess = t->stats.kurtosis - 3 < 20 ? t->stats.kurtosis - 3 : 20;
-        s *= 1 + 0.05 * excess;
-    }
-    return s > 0 ? s : 1e-9;
-}
-
-/* Mean element count of the linear layers the planner decides on; 0 if none. */
-static double mean_linear_size(const nq_recipe *r, const bool *decided) {
-    double sum = 0;
-    double count = 0;
-    for (size_t i = 0; i < r->count; i++) {
-        if (!decided[i] && r->tensors[i].role == NQ_ROLE_LINEAR) {
-            sum += (double)r->tensors[i].src->elements;
-            count += 1;
-        }
-    }
-    return count > 0 ? sum / count : 0;
-}
+/* ---- statistics -------------------------------------------------------------- */
 
 static novaq_status gather_stats(nq_recipe *r, nq_tensors *ts, nq_pool *pool, novaq_error *err) {
     uint64_t total = 0;
@@ -225,118 +260,31 @@ static novaq_status paper_parameters(nq_recipe *r, novaq_error *err) {
     return NOVAQ_OK;
 }
 
-/* Bytes a coded tensor takes besides symbols, codebook and row scales. Whether its
- * inputs will be known is not certain yet; linear layers are counted as if. */
-static uint64_t extra_bytes(const nq_recipe *r, const nq_recipe_tensor *t) {
-    const char *calibration = r->opt->calibration;
-    bool watched = calibration != NULL && strcmp(calibration, "none") != 0;
-    uint64_t means = r->encode.normalize == NQ_NORMALIZE_PAPER ? 2 * t->rows : 0;
-    return means + (watched && t->role == NQ_ROLE_LINEAR ? t->cols : 0);
-}
-
-/* Says so when the target was not met, or could not be used up. */
-static novaq_status compare_budget(nq_recipe *r, uint64_t elements, novaq_error *err) {
-    double got = 8.0 * (double)r->budget_used / (double)elements;
-    if (r->budget_used > r->budget) {
-        return warn(r, err,
-                    "target of %g bits per weight not met: the smallest codes allowed, scales and "
-                    "codebooks included, take %.4g",
-                    r->opt->target_bits, got);
-    }
-    if (got < 0.9 * r->opt->target_bits) {
-        return warn(r, err,
-                    "target of %g bits per weight not used up: the largest codes allowed take %.4g",
-                    r->opt->target_bits, got);
-    }
-    return NOVAQ_OK;
-}
-
-static novaq_status plan(nq_recipe *r, const bool *decided, novaq_error *err) {
-    const novaq_compress_options *o = r->opt;
-    nq_scheme *ladder = NULL;
-    size_t rungs = 0;
-    nq_plan_item *items = NULL;
-    size_t n = 0;
-    novaq_status st = o->paper
-                          ? nq_ladder_paper(&ladder, &rungs, r->k1, r->k2, r->d_min, r->d_max, err)
-                          : nq_ladder_default(&ladder, &rungs, err);
-    if (st == NOVAQ_OK) {
-        st = nq_alloc(&items, r->count + 1, sizeof *items, err);
-    }
-    uint64_t elements = 0;
-    double mean_size = mean_linear_size(r, decided);
-    for (size_t i = 0; st == NOVAQ_OK && i < r->count; i++) {
-        const nq_recipe_tensor *t = &r->tensors[i];
-        if (!decided[i]) {
-            elements += t->src->elements;
-            items[n++] =
-                (nq_plan_item){.rows = t->rows,
-                               .cols = t->cols,
-                               .extra = extra_bytes(r, t),
-                               .sensitivity = sensitivity(t, r->encode.normalize, mean_size)};
-        }
-    }
-    if (st == NOVAQ_OK && n > 0) {
-        r->budget = (uint64_t)(o->target_bits * (double)elements / 8);
-        st = nq_plan_choose(items, n, ladder, rungs, r->budget, err);
-    }
-    n = 0;
-    for (size_t i = 0; st == NOVAQ_OK && i < r->count; i++) {
-        if (!decided[i]) {
-            r->tensors[i].scheme = items[n].scheme;
-            r->tensors[i].coded = is_coded_kind(&items[n].scheme);
-            r->budget_used += items[n].bytes;
-            n++;
-        }
-    }
-    nq_free(ladder);
-    nq_free(items);
-    return st == NOVAQ_OK && elements > 0 ? compare_budget(r, elements, err) : st;
-}
-
-static void total_up(nq_recipe *r) {
-    for (size_t i = 0; i < r->count; i++) {
-        nq_recipe_tensor *t = &r->tensors[i];
-        if (t->coded) {
-            t->bytes = nq_plan_bytes(&t->scheme, t->rows, t->cols, extra_bytes(r, t));
-            t->expected_error = nq_plan_error(&t->scheme);
-            r->coded_elements += t->src->elements;
-            r->coded_bytes += t->bytes;
-        } else if (t->scheme.kind == NQ_SCHEME_RAW) {
-            t->bytes = t->src->bytes;
-        } else {
-            t->bytes = nq_scheme_row_bytes(&t->scheme, t->src->elements);
-        }
-    }
-}
-
 static novaq_status decide_all(nq_recipe *r, nq_tensors *ts, nq_rules *rules, nq_pool *pool,
                                novaq_error *err) {
-    bool *decided = NULL;
-    NQ_TRY(nq_alloc(&decided, r->count + 1, sizeof *decided, err));
-    bool open = false;
-    novaq_status st = NOVAQ_OK;
-    for (size_t i = 0; st == NOVAQ_OK && i < r->count; i++) {
+    /* A size can only be promised when it is known what must stay as it is. */
+    bool open = r->opt->target_size != 0;
+    for (size_t i = 0; i < r->count; i++) {
         classify(&r->tensors[i], nq_tensors_at(ts, i));
-        st = override_scheme(&r->tensors[i], &decided[i], r, rules, err);
-        open = open || !decided[i];
+        NQ_TRY(override_scheme(&r->tensors[i], r, rules, err));
+        open = open || r->tensors[i].planned;
     }
-    if (st == NOVAQ_OK && open) {
-        st = gather_stats(r, ts, pool, err);
+    if (open) {
+        NQ_TRY(gather_stats(r, ts, pool, err));
     }
-    for (size_t i = 0; st == NOVAQ_OK && i < r->count; i++) {
+    for (size_t i = 0; i < r->count; i++) {
         /* NaN and infinity are kept bit for bit, and reported. */
         if (r->tensors[i].have_stats && r->tensors[i].stats.nonfinite > 0) {
             r->tensors[i].coded = false;
             r->tensors[i].scheme = (nq_scheme){.kind = NQ_SCHEME_RAW, .d = 1};
-            decided[i] = true;
+            r->tensors[i].planned = false;
         }
     }
-    if (st == NOVAQ_OK) {
-        st = plan(r, decided, err);
+    if (r->opt->target_size != 0) {
+        NQ_TRY(nq_sizer_open(&r->sizer, ts, err));
     }
-    nq_free(decided);
-    return st;
+    nq_recipe_guess_sensitivities(r);
+    return nq_recipe_allocate(r, err);
 }
 
 novaq_status nq_recipe_make(nq_recipe *out, nq_tensors *ts, const novaq_compress_options *opt,
@@ -344,6 +292,9 @@ novaq_status nq_recipe_make(nq_recipe *out, nq_tensors *ts, const novaq_compress
     *out = (nq_recipe){.opt = opt, .count = nq_tensors_count(ts)};
     NQ_TRY(check_ranges(opt, err));
     NQ_TRY(encode_options(&out->encode, opt, err));
+    out->column_scales = opt->column_scales >= 0 ? opt->column_scales
+                         : opt->feedback != 0    ? 0
+                                                 : UNFED_COLUMN_SCALES;
     NQ_TRY(paper_parameters(out, err));
     nq_rules *rules = NULL;
     NQ_TRY(nq_rules_open(&rules, opt->tensor_types, opt->tensor_type_count, err));
@@ -354,24 +305,43 @@ novaq_status nq_recipe_make(nq_recipe *out, nq_tensors *ts, const novaq_compress
     }
     for (size_t i = 0; st == NOVAQ_OK && i < opt->tensor_type_count; i++) {
         if (!nq_rules_used(rules, i)) {
-            st = warn(out, err, "--tensor-type '%s' matches no tensor", opt->tensor_types[i]);
+            st = nq_recipe_warn(out, err, "--tensor-type '%s' matches no tensor",
+                                opt->tensor_types[i]);
         }
     }
     nq_rules_close(&rules);
     if (st != NOVAQ_OK) {
         nq_recipe_close(out);
-        return st;
     }
-    total_up(out);
-    return NOVAQ_OK;
+    return st;
+}
+
+bool nq_recipe_calibrated(const nq_recipe *r) {
+    return r->opt->calibration != NULL && strcmp(r->opt->calibration, "none") != 0;
 }
 
 void nq_recipe_close(nq_recipe *r) {
     nq_free(r->tensors);
     json_decref(r->warnings);
+    nq_sizer_close(&r->sizer);
     r->warnings = NULL;
     r->tensors = NULL;
     r->count = 0;
+}
+
+/* The members that came with calibrated coding. */
+static bool add_calibration_config(json_t *config, const nq_recipe *r) {
+    const novaq_compress_options *o = r->opt;
+    json_t *more =
+        json_pack("{s:i, s:b, s:b, s:i, s:f, s:s, s:f, s:b, s:i}", "calibration_tokens",
+                  (int)o->calibration_tokens, "feedback", o->feedback, "propagate", o->propagate,
+                  "sweeps", (int)o->sweeps, "damping", o->damping, "column_order",
+                  o->column_order != NULL ? o->column_order : "natural", "column_scales",
+                  r->column_scales, "row_means", o->row_means, "rotation_block",
+                  o->rotation_block != 0 ? (int)o->rotation_block : 512);
+    bool ok = more != NULL && json_object_update(config, more) == 0;
+    json_decref(more);
+    return ok;
 }
 
 novaq_status nq_recipe_config(json_t **out, const nq_recipe *r, novaq_error *err) {
@@ -380,16 +350,22 @@ novaq_status nq_recipe_config(json_t **out, const nq_recipe *r, novaq_error *err
     for (size_t i = 0; i < o->tensor_type_count; i++) {
         json_array_append_new(rules, json_string(o->tensor_types[i]));
     }
+    /* Of the two targets the one that decided; the other is null. */
+    bool sized = o->target_size != 0;
     *out = json_pack(
-        "{s:f, s:b, s:i, s:i, s:i, s:i, s:i, s:f, s:I, s:f, s:s, s:s?, s:o, s:i, s:s, s:b}",
-        "target_bits", o->target_bits, "paper", o->paper, "level1_centroids", (int)r->k1,
-        "level2_centroids", (int)r->k2, "min_subspace_dim", (int)r->d_min, "max_subspace_dim",
-        (int)r->d_max, "max_iterations", (int)o->max_iterations, "tolerance", o->tolerance, "seed",
-        (json_int_t)o->seed, "outlier_percentile", o->outlier_percentile, "normalize",
-        o->normalize != NULL ? o->normalize : "rotate", "scheme", o->scheme, "tensor_types", rules,
-        "segment_rows", (int)o->segment_rows, "calibration",
-        o->calibration != NULL ? o->calibration : "none", "keep_embedding", o->keep_embedding);
-    if (*out == NULL) {
+        "{s:o, s:o, s:b, s:i, s:i, s:i, s:i, s:i, s:f, s:I, s:f, s:s, s:s?, s:o, s:i, s:s, s:b}",
+        "target_bits", sized ? json_null() : json_real(o->target_bits), "target_size",
+        sized ? json_integer((json_int_t)o->target_size) : json_null(), "paper", o->paper,
+        "level1_centroids", (int)r->k1, "level2_centroids", (int)r->k2, "min_subspace_dim",
+        (int)r->d_min, "max_subspace_dim", (int)r->d_max, "max_iterations", (int)o->max_iterations,
+        "tolerance", o->tolerance, "seed", (json_int_t)o->seed, "outlier_percentile",
+        o->outlier_percentile, "normalize", o->normalize != NULL ? o->normalize : "rotate",
+        "scheme", o->scheme, "tensor_types", rules, "segment_rows", (int)o->segment_rows,
+        "calibration", o->calibration != NULL ? o->calibration : "none", "keep_embedding",
+        o->keep_embedding);
+    if (*out == NULL || !add_calibration_config(*out, r)) {
+        json_decref(*out);
+        *out = NULL;
         return nq_fail(err, NOVAQ_E_MEMORY, "cannot build the configuration record");
     }
     if (o->subspaces != 0) {

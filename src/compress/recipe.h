@@ -1,13 +1,15 @@
 /* recipe.h - from options and tensor list to a scheme for every tensor.
  *
  * Owns: checking the options, deciding which tensors are coded, overrides
- * (--tensor-type, --keep-embedding, --scheme), the statistics pass and the call
- * of the planner. Refuses: writing anything.
+ * (--tensor-type, --keep-embedding, --scheme), the statistics pass, the budget
+ * and the call of the planner: first from statistics, again once sensitivities
+ * have been measured. Refuses: writing anything.
  */
 #ifndef NQ_COMPRESS_RECIPE_H
 #define NQ_COMPRESS_RECIPE_H
 
 #include "base/json.h"
+#include "compress/size.h"
 #include "format/tensors.h"
 #include "model/describe.h"
 #include "quant/encode.h"
@@ -20,24 +22,37 @@ typedef struct nq_recipe_tensor {
     uint64_t rows, cols; /* matrix view; 0 x 0 when the tensor stays as it is */
     bool coded;          /* CODE or Q8; otherwise raw or a float type */
     nq_scheme scheme;
+    bool planned; /* the planner chose the scheme; otherwise an override or its shape did */
     bool have_stats;
     nq_matrix_stats stats;
+    double sensitivity;    /* planned: cost of relative error 1, see nq_sensitivity */
+    bool measured;         /* sensitivity was measured, not told from statistics */
     double expected_error; /* relative, from the planner */
     uint64_t bytes;        /* planned: pieces only */
 } nq_recipe_tensor;
 
+/* What relative squared error 1 in a tensor would cost, in one unit for all
+ * tensors (nats of divergence, say), where that is known. */
+typedef struct nq_sensitivity {
+    bool known;
+    double weight; /* finite, above 0 */
+} nq_sensitivity;
+
 typedef struct nq_recipe {
     const novaq_compress_options *opt;
-    nq_encode_options encode; /* scheme is set per tensor */
+    nq_encode_options encode;
+    double column_scales; /* exponent in effect */
     nq_recipe_tensor *tensors;
     size_t count;
     uint64_t coded_elements;
     uint64_t coded_bytes;
     uint64_t budget;      /* bytes for the tensors the planner chose; 0 when it chose none */
     uint64_t budget_used; /* what they take */
+    nq_sizer *sizer;      /* with a target size, else NULL */
     unsigned k1, k2;      /* the paper's parameters in effect */
     unsigned d_min, d_max;
-    json_t *warnings; /* array of strings; owned */
+    json_t *warnings;      /* array of strings; owned */
+    size_t budget_warning; /* one more than its index there; 0 if there is none */
 } nq_recipe;
 
 /* Reads every float tensor once for its statistics when the planner needs them.
@@ -46,6 +61,28 @@ NOVAQ_CHECK novaq_status nq_recipe_make(nq_recipe *out, nq_tensors *ts,
                                         const novaq_compress_options *opt, nq_pool *pool,
                                         novaq_error *err);
 void nq_recipe_close(nq_recipe *r);
+
+/* Plans again with measured sensitivities, s[r->count]; overrides stay. Where some
+ * of the planner's tensors are not known, their statistics stand in, scaled by the
+ * median ratio of the known ones. Before anything is written. */
+NOVAQ_CHECK novaq_status nq_recipe_replan(nq_recipe *r, const nq_sensitivity *s, novaq_error *err);
+
+/* plan.c: chooses schemes of the planned tensors from their sensitivities. */
+NOVAQ_CHECK novaq_status nq_recipe_allocate(nq_recipe *r, novaq_error *err);
+/* plan.c: fills in every planned tensor's sensitivity from its statistics. */
+void nq_recipe_guess_sensitivities(nq_recipe *r);
+
+/* Whether the inputs of matrices will be looked at (as far as options tell). */
+bool nq_recipe_calibrated(const nq_recipe *r);
+
+/* Adds a line to the report's warnings. */
+NOVAQ_CHECK novaq_status nq_recipe_warn(nq_recipe *r, novaq_error *err, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* What --dry-run tells: scheme, bits, bytes, sensitivity and expected error of
+ * every tensor, sums by scheme, the artifact's size. */
+NOVAQ_CHECK novaq_status nq_recipe_report(json_t **out, const nq_recipe *r, const nq_tensors *ts,
+                                          novaq_error *err);
 
 /* The object for quantization.config: every option that decides bytes. */
 NOVAQ_CHECK novaq_status nq_recipe_config(json_t **out, const nq_recipe *r, novaq_error *err);

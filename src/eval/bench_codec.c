@@ -10,13 +10,13 @@
 #include "base/mem.h"
 #include "base/pool.h"
 #include "base/rng.h"
+#include "eval/bench.h"
 #include "quant/codebook.h"
 #include "quant/planner.h"
 #include "quant/trellis.h"
 
-#define ROWS        256
-#define SCHEMES_MAX 64
-#define TEST_SEED   3
+#define ROWS      256
+#define TEST_SEED 3
 
 static const char default_schemes[] =
     "pq16x16d4,k16d2l1,k16d2l2,k16d2l3,pq256x256d8,pq16x4d4,k8d2l2,k8d2l3,k16d4l1,k16d4l2,"
@@ -77,21 +77,19 @@ static void measure_task(void *ctx, uint64_t task, unsigned worker) {
     m->status = measure(m);
 }
 
-/* Comma-separated names to schemes. */
-static novaq_status parse_list(measurement *m, size_t *count, const char *list, novaq_error *err) {
+novaq_status nq_bench_schemes(nq_scheme *out, size_t *count, const char *list, novaq_error *err) {
     *count = 0;
     while (*list != '\0') {
         size_t len = strcspn(list, ",");
         char name[NQ_SCHEME_NAME];
-        if (len >= sizeof name || *count == SCHEMES_MAX) {
+        if (len >= sizeof name || *count == NQ_BENCH_SCHEMES) {
             return nq_fail(err, NOVAQ_E_ARG, "scheme list: at most %d names of %d characters",
-                           SCHEMES_MAX, NQ_SCHEME_NAME - 1);
+                           NQ_BENCH_SCHEMES, NQ_SCHEME_NAME - 1);
         }
         memcpy(name, list, len);
         name[len] = '\0';
-        nq_scheme *s = &m[*count].scheme;
-        NQ_TRY(nq_scheme_parse(s, name, err));
-        if (s->kind != NQ_SCHEME_CODE && s->kind != NQ_SCHEME_Q8) {
+        NQ_TRY(nq_scheme_parse(&out[*count], name, err));
+        if (out[*count].kind != NQ_SCHEME_CODE && out[*count].kind != NQ_SCHEME_Q8) {
             return nq_fail(err, NOVAQ_E_ARG, "scheme '%s' has no coding error to measure", name);
         }
         (*count)++;
@@ -124,8 +122,13 @@ novaq_status novaq_bench_codec(char **report, const char *schemes, unsigned thre
     measurement *m = NULL;
     nq_pool *pool = NULL;
     size_t count = 0;
-    NQ_TRY(nq_alloc(&m, SCHEMES_MAX, sizeof *m, err));
-    novaq_status st = parse_list(m, &count, schemes != NULL ? schemes : default_schemes, err);
+    nq_scheme list[NQ_BENCH_SCHEMES];
+    NQ_TRY(nq_bench_schemes(list, &count, schemes != NULL ? schemes : default_schemes, err));
+    NQ_TRY(nq_alloc(&m, NQ_BENCH_SCHEMES, sizeof *m, err));
+    for (size_t i = 0; i < count; i++) {
+        m[i].scheme = list[i];
+    }
+    novaq_status st = NOVAQ_OK;
     if (st == NOVAQ_OK) {
         st = nq_pool_open(&pool, threads, err);
     }

@@ -8,6 +8,7 @@
 #ifndef NQ_EVAL_EVAL_H
 #define NQ_EVAL_EVAL_H
 
+#include "eval/kl_base.h"
 #include "model/model.h"
 
 typedef struct nq_windows {
@@ -28,16 +29,29 @@ typedef struct nq_position {
 /* Positions scored in each window. */
 uint32_t nq_windows_scored(const nq_windows *w);
 
-/* Scores every window: out (chunks * nq_windows_scored()). base may be NULL; it
- * must have model's vocabulary. progress may be NULL. */
-NOVAQ_CHECK novaq_status nq_score(nq_position *out, const nq_model *model, const nq_model *base,
-                                  const nq_windows *w, novaq_progress_fn progress,
-                                  void *progress_ctx, novaq_error *err);
+/* What is scored, against what, and what is kept of it. */
+typedef struct nq_scoring {
+    const nq_model *model;
+    const nq_model *base;   /* the reference, of the same vocabulary; or NULL */
+    const nq_kl_base *file; /* the reference's predictions for these windows; or NULL */
+    nq_outfile *save;       /* receives the rows of the model's own predictions; or NULL */
+    const nq_windows *w;
+    novaq_progress_fn progress; /* may be NULL */
+    void *progress_ctx;
+} nq_scoring;
+
+/* Scores every window: out (chunks * nq_windows_scored()). At most one of base
+ * and file. */
+NOVAQ_CHECK novaq_status nq_score(nq_position *out, const nq_scoring *what, novaq_error *err);
 
 /* One position: logits q and base p (p may be NULL) of the given vocabulary;
  * scratch holds vocab floats. */
 nq_position nq_score_position(const float *q, const float *p, float *scratch, uint32_t vocab,
                               int32_t next);
+/* The same against stored log-probabilities, by llama-perplexity's formula: they
+ * are not normalised again, and what is less likely than e^-16 does not count. */
+nq_position nq_score_stored(const float *q, const float *logp, float *scratch, uint32_t vocab,
+                            int32_t next);
 
 typedef struct nq_mean {
     double mean;

@@ -1,6 +1,7 @@
 /* kl.c - see eval.h: comparing two distributions, and the statistics of many
  * positions. Figures and percentiles are defined as llama-perplexity
- * --kl-divergence defines them, without its 16-bit rounding of the base. */
+ * --kl-divergence defines them; against a model instead of a file without its
+ * 16-bit rounding of the base. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,27 @@ nq_position nq_score_position(const float *q, const float *p, float *scratch, ui
     }
     out.kld = nq_vec_sum(scratch, vocab);
     out.same_top = nq_vec_argmax(p, vocab) == nq_vec_argmax(q, vocab) ? 1.0 : 0.0;
+    return out;
+}
+
+#define STORED_MIN (-16.0F)
+
+nq_position nq_score_stored(const float *q, const float *logp, float *scratch, uint32_t vocab,
+                            int32_t next) {
+    nq_position out = {0};
+    double lq = nq_vec_logsumexp(q, scratch, vocab);
+    float shift_q = (float)lq;
+    out.nll = lq - (double)q[next];
+    out.nll_base = -(double)logp[next];
+    for (uint32_t i = 0; i < vocab; i++) {
+        scratch[i] = logp[i] > STORED_MIN ? logp[i] : -1000.0F; /* e^-1000 is 0 */
+    }
+    nq_vec_exp(scratch, vocab, 0);
+    for (uint32_t i = 0; i < vocab; i++) {
+        scratch[i] *= logp[i] - (q[i] - shift_q);
+    }
+    out.kld = nq_vec_sum(scratch, vocab);
+    out.same_top = nq_vec_argmax(logp, vocab) == nq_vec_argmax(q, vocab) ? 1.0 : 0.0;
     return out;
 }
 
@@ -86,21 +108,41 @@ static novaq_status put(json_t *o, const char *key, double value, novaq_error *e
     return NOVAQ_OK;
 }
 
+typedef struct quantile {
+    const char *key;
+    double fraction;
+} quantile;
+
+static novaq_status put_quantiles(json_t *o, double *values, uint64_t n, const quantile *q,
+                                  novaq_error *err) {
+    qsort(values, n, sizeof *values, ascending);
+    for (; q->key != NULL; q++) {
+        NQ_TRY(put(o, q->key, percentile(values, n, q->fraction), err));
+    }
+    return NOVAQ_OK;
+}
+
 static novaq_status put_percentiles(json_t *o, const nq_position *p, uint64_t n, novaq_error *err) {
-    double *kld = NULL;
-    NQ_TRY(nq_alloc_raw(&kld, n, sizeof *kld, err));
+    static const quantile of_kld[] = {{"kld_max", 1},     {"kld_999", 0.999}, {"kld_99", 0.99},
+                                      {"kld_95", 0.95},   {"kld_90", 0.9},    {"kld_median", 0.5},
+                                      {"kld_10", 0.1},    {"kld_05", 0.05},   {"kld_01", 0.01},
+                                      {"kld_001", 0.001}, {"kld_min", 0},     {NULL, 0}};
+    static const quantile of_dp[] = {
+        {"dp_max", 1},   {"dp_99", 0.99}, {"dp_95", 0.95}, {"dp_75", 0.75}, {"dp_median", 0.5},
+        {"dp_25", 0.25}, {"dp_05", 0.05}, {"dp_01", 0.01}, {"dp_min", 0},   {NULL, 0}};
+    double *values = NULL;
+    NQ_TRY(nq_alloc_raw(&values, n, sizeof *values, err));
     for (uint64_t i = 0; i < n; i++) {
-        kld[i] = p[i].kld;
+        values[i] = p[i].kld;
     }
-    qsort(kld, n, sizeof *kld, ascending);
-    novaq_status st = put(o, "kld_median", percentile(kld, n, 0.5), err);
+    novaq_status st = put_quantiles(o, values, n, of_kld, err);
+    for (uint64_t i = 0; i < n; i++) {
+        values[i] = exp(-p[i].nll) - exp(-p[i].nll_base);
+    }
     if (st == NOVAQ_OK) {
-        st = put(o, "kld_99", percentile(kld, n, 0.99), err);
+        st = put_quantiles(o, values, n, of_dp, err);
     }
-    if (st == NOVAQ_OK) {
-        st = put(o, "kld_max", kld[n - 1], err);
-    }
-    nq_free(kld);
+    nq_free(values);
     return st;
 }
 
@@ -117,6 +159,8 @@ static novaq_status put_base(json_t *o, const sums *s, const nq_position *p, uin
     double var = a.stderror * a.stderror + b.stderror * b.stderror - 2.0 * cov;
     NQ_TRY(put(o, "perplexity_against", exp(b.mean), err));
     NQ_TRY(put(o, "perplexity_against_stderr", exp(b.mean) * b.stderror, err));
+    NQ_TRY(put(o, "perplexity_correlation",
+               a.stderror > 0 && b.stderror > 0 ? cov / (a.stderror * b.stderror) : 0, err));
     NQ_TRY(put(o, "ln_ratio", a.mean - b.mean, err));
     NQ_TRY(put(o, "ln_ratio_stderr", var > 0 ? sqrt(var) : 0, err));
     NQ_TRY(put(o, "mean_kld", kld.mean, err));

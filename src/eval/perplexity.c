@@ -12,12 +12,17 @@
 #define CACHE_BYTES ((uint64_t)512 << 20)
 
 typedef struct scorer {
+    const nq_scoring *what;
     const nq_windows *w;
     const nq_model *model[2]; /* the measured one; the base, if any */
     int models;               /* 1 or 2 */
     nq_run *run[2];
-    float *logits[2]; /* (tile, vocab) */
-    float *scratch;   /* (threads, vocab) */
+    float *logits[2];  /* (tile, vocab) */
+    float *scratch;    /* (threads, vocab) */
+    float *logp;       /* (threads, vocab), with a file */
+    uint16_t *read;    /* (tile, words) rows of the file */
+    uint16_t *written; /* (tile, words) rows to save */
+    uint64_t words;    /* of a row */
     uint32_t vocab;
     uint32_t sequences; /* windows fed at once, at most */
     uint32_t block;     /* tokens of each window fed at once, at most */
@@ -54,6 +59,14 @@ static novaq_status open_scorer(scorer *s, novaq_error *err) {
         NQ_TRY(nq_alloc_raw(&s->logits[i], (uint64_t)s->tile * s->vocab, sizeof(float), err));
     }
     NQ_TRY(nq_alloc_raw(&s->scratch, (uint64_t)threads * s->vocab, sizeof(float), err));
+    s->words = nq_kl_row_words(s->vocab);
+    if (s->what->file != NULL) {
+        NQ_TRY(nq_alloc_raw(&s->logp, (uint64_t)threads * s->vocab, sizeof(float), err));
+        NQ_TRY(nq_alloc_raw(&s->read, s->tile * s->words, sizeof *s->read, err));
+    }
+    if (s->what->save != NULL) {
+        NQ_TRY(nq_alloc_raw(&s->written, s->tile * s->words, sizeof *s->written, err));
+    }
     NQ_TRY(nq_alloc(&s->tokens, feed, sizeof *s->tokens, err));
     NQ_TRY(nq_alloc(&s->rows, feed, sizeof *s->rows, err));
     NQ_TRY(nq_alloc(&s->next, feed, sizeof *s->next, err));
@@ -66,6 +79,9 @@ static void close_scorer(scorer *s) {
         nq_free(s->logits[i]);
     }
     nq_free(s->scratch);
+    nq_free(s->logp);
+    nq_free(s->read);
+    nq_free(s->written);
     nq_free(s->tokens);
     nq_free(s->rows);
     nq_free(s->next);
@@ -75,10 +91,52 @@ static void close_scorer(scorer *s) {
 static void score_task(void *ctx, uint64_t task, unsigned worker) {
     const scorer *s = ctx;
     uint32_t at = s->tile_first + (uint32_t)task;
+    uint64_t mine = (uint64_t)worker * s->vocab;
     const float *q = s->logits[0] + task * s->vocab;
     const float *p = s->models < 2 ? NULL : s->logits[1] + task * s->vocab;
-    *s->where[at] =
-        nq_score_position(q, p, s->scratch + (uint64_t)worker * s->vocab, s->vocab, s->next[at]);
+    if (s->written != NULL) {
+        nq_kl_row_encode(s->written + task * s->words, q, s->scratch + mine, s->vocab);
+    }
+    if (s->read == NULL) {
+        *s->where[at] = nq_score_position(q, p, s->scratch + mine, s->vocab, s->next[at]);
+    } else if (nq_kl_row_decode(s->logp + mine, s->read + task * s->words, s->vocab)) {
+        *s->where[at] =
+            nq_score_stored(q, s->logp + mine, s->scratch + mine, s->vocab, s->next[at]);
+    } else {
+        *s->where[at] = (nq_position){.same_top = -1}; /* found by check_tile() */
+    }
+}
+
+/* Positions arrive in the order of the file's rows (a window is fed whole
+ * unless it is fed alone), so a tile is a run of rows. */
+static uint64_t tile_row(const scorer *s) { return (uint64_t)(s->where[s->tile_first] - s->out); }
+
+static novaq_status check_tile(const scorer *s, uint32_t rows, novaq_error *err) {
+    for (uint32_t i = 0; s->read != NULL && i < rows; i++) {
+        if (s->where[s->tile_first + i]->same_top < 0) {
+            const nq_kl_base *f = s->what->file;
+            uint64_t offset = f->rows_at + (tile_row(s) + i) * s->words * sizeof(uint16_t);
+            return nq_fail(err, NOVAQ_E_FORMAT, "%s: offset %llu: no log-probabilities",
+                           f->source->name, (unsigned long long)offset);
+        }
+    }
+    return NOVAQ_OK;
+}
+
+static novaq_status score_tile(scorer *s, uint32_t first, uint32_t rows, novaq_error *err) {
+    s->tile_first = first;
+    for (int m = 0; m < s->models; m++) {
+        NQ_TRY(nq_run_logits(s->logits[m], s->run[m], s->rows + first, rows, err));
+    }
+    if (s->read != NULL) {
+        NQ_TRY(nq_kl_base_rows(s->read, s->what->file, tile_row(s), rows, err));
+    }
+    nq_pool_run(s->model[0]->pool, score_task, s, rows);
+    NQ_TRY(check_tile(s, rows, err));
+    if (s->written == NULL) {
+        return NOVAQ_OK;
+    }
+    return nq_outfile_write(s->what->save, s->written, rows * s->words * sizeof(uint16_t), err);
 }
 
 /* Positions [pos, pos + count) of windows [first, first + sequences). */
@@ -106,12 +164,7 @@ static novaq_status score_feed(scorer *s, uint32_t first, uint32_t sequences, ui
         NQ_TRY(nq_run_feed(s->run[m], s->tokens, sequences, count, err));
     }
     for (uint32_t at = 0; at < n; at += s->tile) {
-        uint32_t rows = n - at < s->tile ? n - at : s->tile;
-        for (int m = 0; m < s->models; m++) {
-            NQ_TRY(nq_run_logits(s->logits[m], s->run[m], s->rows + at, rows, err));
-        }
-        s->tile_first = at;
-        nq_pool_run(s->model[0]->pool, score_task, s, rows);
+        NQ_TRY(score_tile(s, at, n - at < s->tile ? n - at : s->tile, err));
     }
     return NOVAQ_OK;
 }
@@ -137,13 +190,13 @@ static double running_perplexity(const nq_position *p, uint64_t n) {
     return exp(sum / (double)n);
 }
 
-static novaq_status score_all(scorer *s, novaq_progress_fn progress, void *ctx, novaq_error *err) {
+static novaq_status score_all(scorer *s, novaq_error *err) {
     for (uint32_t done = 0; done < s->w->chunks;) {
         uint32_t left = s->w->chunks - done;
         uint32_t sequences = left < s->sequences ? left : s->sequences;
         NQ_TRY(score_batch(s, done, sequences, err));
         done += sequences;
-        if (progress != NULL) {
+        if (s->what->progress != NULL) {
             uint64_t scored = (uint64_t)done * nq_windows_scored(s->w);
             novaq_progress p = {.phase = "perplexity",
                                 .item = "",
@@ -151,7 +204,7 @@ static novaq_status score_all(scorer *s, novaq_progress_fn progress, void *ctx, 
                                 .total = s->w->chunks,
                                 .unit = "chunks",
                                 .value = running_perplexity(s->out, scored)};
-            if (progress(ctx, &p) != 0) {
+            if (s->what->progress(s->what->progress_ctx, &p) != 0) {
                 return nq_fail(err, NOVAQ_E_INTERRUPTED, "interrupted after %u chunks", done);
             }
         }
@@ -159,17 +212,29 @@ static novaq_status score_all(scorer *s, novaq_progress_fn progress, void *ctx, 
     return NOVAQ_OK;
 }
 
-novaq_status nq_score(nq_position *out, const nq_model *model, const nq_model *base,
-                      const nq_windows *w, novaq_progress_fn progress, void *progress_ctx,
-                      novaq_error *err) {
-    if (base != NULL && base->hyper.vocab != model->hyper.vocab) {
-        return nq_fail(err, NOVAQ_E_ARG, "vocabularies of %u and %u tokens cannot be compared",
-                       model->hyper.vocab, base->hyper.vocab);
+static novaq_status check_vocabularies(const nq_scoring *what, novaq_error *err) {
+    uint32_t ours = what->model->hyper.vocab;
+    uint32_t theirs = what->base != NULL   ? what->base->hyper.vocab
+                      : what->file != NULL ? what->file->vocab
+                                           : ours;
+    if (ours == theirs) {
+        return NOVAQ_OK;
     }
-    scorer s = {.w = w, .model = {model, base}, .models = base == NULL ? 1 : 2, .out = out};
+    return nq_fail(err, NOVAQ_E_ARG, "vocabularies of %u and %u tokens cannot be compared", ours,
+                   theirs);
+}
+
+novaq_status nq_score(nq_position *out, const nq_scoring *what, novaq_error *err) {
+    NQ_TRY(check_vocabularies(what, err));
+    const nq_windows *w = what->w;
+    scorer s = {.what = what,
+                .w = w,
+                .model = {what->model, what->base},
+                .models = what->base == NULL ? 1 : 2,
+                .out = out};
     novaq_status st = open_scorer(&s, err);
     if (st == NOVAQ_OK) {
-        st = score_all(&s, progress, progress_ctx, err);
+        st = score_all(&s, err);
     }
     close_scorer(&s);
     uint64_t n = (uint64_t)w->chunks * nq_windows_scored(w);

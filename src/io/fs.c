@@ -410,3 +410,63 @@ void nq_map_close(nq_map *m) {
     }
     *m = (nq_map){.data = NULL};
 }
+
+/* ---- scratch ---------------------------------------------------------------- */
+
+/* Reserves the space first: a full disk must be an error here, not a signal when
+ * the memory is touched. */
+static novaq_status map_scratch(nq_scratch *out, const char *dir, novaq_error *err) {
+    char *path = NULL;
+    NQ_TRY(nq_path_join(&path, dir, "novaq-XXXXXX", err));
+    int fd = mkstemp(path);
+    novaq_status st = NOVAQ_OK;
+    if (fd < 0) {
+        st = nq_fail(err, NOVAQ_E_IO, "%s: cannot create a temporary file: %s", dir,
+                     strerror(errno));
+    } else {
+        (void)unlink(path);
+        int code = posix_fallocate(fd, 0, (off_t)out->size);
+        if (code != 0) {
+            st = nq_fail(err, code == ENOSPC ? NOVAQ_E_NOSPACE : NOVAQ_E_IO,
+                         "%s: cannot reserve %llu bytes for calibration activations: %s; set "
+                         "TMPDIR, or use fewer --calibration-tokens",
+                         dir, (unsigned long long)out->size, strerror(code));
+        }
+    }
+    nq_free(path);
+    if (st == NOVAQ_OK) {
+        out->data = mmap(NULL, out->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        out->mapped = out->data != MAP_FAILED;
+        if (!out->mapped) {
+            out->data = NULL;
+            st = nq_fail(err, NOVAQ_E_IO, "%s: cannot map a temporary file: %s", dir,
+                         strerror(errno));
+        }
+    }
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    return st;
+}
+
+novaq_status nq_scratch_open(nq_scratch *out, uint64_t size, bool on_disk, novaq_error *err) {
+    *out = (nq_scratch){.size = size};
+    if (size > NQ_ALLOC_MAX) {
+        return nq_fail(err, NOVAQ_E_MEMORY, "%llu bytes of scratch are too many",
+                       (unsigned long long)size);
+    }
+    if (!on_disk || size == 0) {
+        return nq_alloc(&out->data, size, 1, err);
+    }
+    const char *dir = getenv("TMPDIR");
+    return map_scratch(out, dir != NULL && dir[0] != '\0' ? dir : "/var/tmp", err);
+}
+
+void nq_scratch_close(nq_scratch *s) {
+    if (s->mapped) {
+        (void)munmap(s->data, s->size);
+    } else {
+        nq_free(s->data);
+    }
+    *s = (nq_scratch){0};
+}

@@ -57,4 +57,16 @@ typedef struct nq_map {
 NOVAQ_CHECK novaq_status nq_map_open(nq_map *out, const char *path, novaq_error *err);
 void nq_map_close(nq_map *m);
 
+/* Large scratch, zeroed. on_disk: a temporary file without a name (in TMPDIR, else
+ * /var/tmp), whose space is reserved at once, mapped; the system keeps of it in
+ * memory what fits. Otherwise plain memory. */
+typedef struct nq_scratch {
+    void *data;
+    uint64_t size;
+    bool mapped;
+} nq_scratch;
+NOVAQ_CHECK novaq_status nq_scratch_open(nq_scratch *out, uint64_t size, bool on_disk,
+                                         novaq_error *err);
+void nq_scratch_close(nq_scratch *s);
+
 #endif

@@ -10,6 +10,10 @@ const nq_kern *nq_kern_for(unsigned features) {
     if ((features & NQ_CPU_AVX2) != 0) {
         return &nq_kern_avx2;
     }
+#elif defined(__aarch64__)
+    if ((features & NQ_CPU_NEON) != 0) {
+        return &nq_kern_neon;
+    }
 #else
     (void)features;
 #endif

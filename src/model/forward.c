@@ -29,6 +29,7 @@ struct nq_run {
     const int32_t *tokens;
     const nq_block *layer; /* of the pass at work */
     uint32_t layer_index;
+    uint32_t cached;      /* blocks the cache holds: all, or the one at work */
     float *x;             /* (rows, dim) residual stream */
     float *h;             /* (rows, dim) normed input, or a layer's output */
     float *q;             /* (rows, heads*head_dim) */
@@ -38,7 +39,7 @@ struct nq_run {
     float *gate;          /* (rows, ff) */
     float *up;            /* (rows, ff) */
     float *scores;        /* (threads, QUERY_TASK, n_ctx) */
-    float *cache;         /* (blocks, 2, sequences, heads_kv, n_ctx, head_dim) */
+    float *cache;         /* (cached, 2, sequences, heads_kv, n_ctx, head_dim) */
     float *cosine;        /* (n_ctx, rope_dim/2) */
     float *sine;          /* (n_ctx, rope_dim/2) */
     novaq_status *status; /* (threads) of embedding look-ups */
@@ -96,7 +97,7 @@ static novaq_status alloc_state(nq_run *r, novaq_error *err) {
     NQ_TRY(floats(&r->gate, rows, h->ff, err));
     NQ_TRY(floats(&r->up, rows, h->ff, err));
     NQ_TRY(floats(&r->scores, (uint64_t)threads * QUERY_TASK, r->n_ctx, err));
-    NQ_TRY(floats(&r->cache, (uint64_t)h->blocks * 2 * r->sequences * r->n_ctx, kv, err));
+    NQ_TRY(floats(&r->cache, (uint64_t)r->cached * 2 * r->sequences * r->n_ctx, kv, err));
     NQ_TRY(floats(&r->cosine, r->n_ctx, h->rope_dim / 2, err));
     NQ_TRY(floats(&r->sine, r->n_ctx, h->rope_dim / 2, err));
     NQ_TRY(nq_alloc(&r->status, threads, sizeof *r->status, err));
@@ -106,8 +107,8 @@ static novaq_status alloc_state(nq_run *r, novaq_error *err) {
     return nq_linear_work_open(&r->work, r->m->pool, widest, r->m->scratch_bytes, rows, err);
 }
 
-novaq_status nq_run_open(nq_run **out, const nq_model *m, uint32_t sequences, uint32_t n_ctx,
-                         uint32_t block, novaq_error *err) {
+static novaq_status open_run(nq_run **out, const nq_model *m, uint32_t sequences, uint32_t n_ctx,
+                             uint32_t block, uint32_t cached, novaq_error *err) {
     *out = NULL;
     nq_run *r = NULL;
     if (sequences == 0 || n_ctx == 0 || block == 0 || (uint64_t)sequences * block > 1U << 24) {
@@ -119,6 +120,7 @@ novaq_status nq_run_open(nq_run **out, const nq_model *m, uint32_t sequences, ui
     r->sequences = sequences;
     r->n_ctx = n_ctx;
     r->block = block < n_ctx ? block : n_ctx;
+    r->cached = cached;
     novaq_status st = alloc_state(r, err);
     if (st != NOVAQ_OK) {
         nq_run_close(&r);
@@ -127,6 +129,16 @@ novaq_status nq_run_open(nq_run **out, const nq_model *m, uint32_t sequences, ui
     fill_rope(r);
     *out = r;
     return NOVAQ_OK;
+}
+
+novaq_status nq_run_open(nq_run **out, const nq_model *m, uint32_t sequences, uint32_t n_ctx,
+                         uint32_t block, novaq_error *err) {
+    return open_run(out, m, sequences, n_ctx, block, m->hyper.blocks, err);
+}
+
+novaq_status nq_run_open_staged(nq_run **out, const nq_model *m, uint32_t sequences, uint32_t n_ctx,
+                                novaq_error *err) {
+    return open_run(out, m, sequences, n_ctx, n_ctx, 1, err);
 }
 
 void nq_run_close(nq_run **pr) {
@@ -245,7 +257,8 @@ static void rope(const nq_run *r, float *head, uint32_t p) {
 /* Keys (which = 0) or values (1) of one head of one sequence: (n_ctx, head_dim). */
 static float *cache_of(const nq_run *r, unsigned which, uint32_t sequence, uint32_t head) {
     const nq_hyper *h = &r->m->hyper;
-    uint64_t index = ((uint64_t)r->layer_index * 2 + which) * r->sequences + sequence;
+    uint64_t block = r->layer_index % r->cached;
+    uint64_t index = (block * 2 + which) * r->sequences + sequence;
     return r->cache + (index * h->heads_kv + head) * r->n_ctx * h->head_dim;
 }
 
@@ -321,33 +334,68 @@ void nq_run_observe(nq_run *r, nq_observe_fn fn, void *ctx) {
     r->observe_ctx = ctx;
 }
 
-/* y[g] = x * transposed l[g]; whoever watches sees the input first. */
-static novaq_status apply(nq_run *r, float *const *y, const nq_linear *const *l, unsigned count,
-                          const float *x, novaq_error *err) {
-    if (r->observe != NULL) {
-        NQ_TRY(r->observe(r->observe_ctx, l, count, x, r->rows, err));
+unsigned nq_block_linears(const nq_linear **l, const nq_block *b, unsigned stage) {
+    switch (stage) {
+    case 0:
+        l[0] = &b->q;
+        l[1] = &b->k;
+        l[2] = &b->v;
+        return 3;
+    case 1: l[0] = &b->out; return 1;
+    case 2:
+        l[0] = &b->gate;
+        l[1] = &b->up;
+        return 2;
+    default: l[0] = &b->down; return 1;
     }
-    return nq_linear_apply(y, l, count, x, r->rows, r->work, err);
 }
 
-static novaq_status run_block(nq_run *r, novaq_error *err) {
-    const nq_block *b = r->layer;
+/* Where the input of a stage's matrices lies. */
+static float *stage_input(const nq_run *r, unsigned stage) {
+    float *const input[NQ_STAGES] = {r->h, r->att, r->h, r->gate};
+    return input[stage];
+}
+
+/* What follows the products of a stage; leaves the input of the next one. */
+static void finish_stage(nq_run *r, unsigned stage) {
     nq_pool *pool = r->m->pool;
     uint64_t heads = (uint64_t)r->fed * r->m->hyper.heads;
     uint64_t spans = (r->count + QUERY_TASK - 1) / QUERY_TASK;
-    nq_pool_run(pool, attn_norm_task, r, row_tasks(r));
-    NQ_TRY(apply(r, (float *[]){r->q, r->k, r->v}, (const nq_linear *[]){&b->q, &b->k, &b->v}, 3,
-                 r->h, err));
-    nq_pool_run(pool, rope_task, r, row_tasks(r));
-    nq_pool_run(pool, attention_task, r, heads * spans);
-    NQ_TRY(apply(r, (float *[]){r->h}, (const nq_linear *[]){&b->out}, 1, r->att, err));
-    nq_pool_run(pool, add_task, r, row_tasks(r));
-    nq_pool_run(pool, ffn_norm_task, r, row_tasks(r));
-    NQ_TRY(apply(r, (float *[]){r->gate, r->up}, (const nq_linear *[]){&b->gate, &b->up}, 2, r->h,
-                 err));
-    nq_pool_run(pool, swiglu_task, r, row_tasks(r));
-    NQ_TRY(apply(r, (float *[]){r->h}, (const nq_linear *[]){&b->down}, 1, r->gate, err));
-    nq_pool_run(pool, add_task, r, row_tasks(r));
+    switch (stage) {
+    case 0:
+        nq_pool_run(pool, rope_task, r, row_tasks(r));
+        nq_pool_run(pool, attention_task, r, heads * spans);
+        break;
+    case 1:
+        nq_pool_run(pool, add_task, r, row_tasks(r));
+        nq_pool_run(pool, ffn_norm_task, r, row_tasks(r));
+        break;
+    case 2: nq_pool_run(pool, swiglu_task, r, row_tasks(r)); break;
+    default: nq_pool_run(pool, add_task, r, row_tasks(r)); break;
+    }
+}
+
+/* The products of a stage, y = x * transposed l, and what follows them. Whoever
+ * watches sees the input first. */
+static novaq_status run_stage(nq_run *r, unsigned stage, const nq_linear *const *l, unsigned count,
+                              novaq_error *err) {
+    float *const outputs[NQ_STAGES][3] = {{r->q, r->k, r->v}, {r->h}, {r->gate, r->up}, {r->h}};
+    const float *x = stage_input(r, stage);
+    if (r->observe != NULL) {
+        NQ_TRY(r->observe(r->observe_ctx, l, count, x, r->rows, err));
+    }
+    NQ_TRY(nq_linear_apply(outputs[stage], l, count, x, r->rows, r->work, err));
+    finish_stage(r, stage);
+    return NOVAQ_OK;
+}
+
+static novaq_status run_block(nq_run *r, novaq_error *err) {
+    nq_pool_run(r->m->pool, attn_norm_task, r, row_tasks(r));
+    for (unsigned stage = 0; stage < NQ_STAGES; stage++) {
+        const nq_linear *l[NQ_GROUP_MAX];
+        unsigned count = nq_block_linears(l, r->layer, stage);
+        NQ_TRY(run_stage(r, stage, l, count, err));
+    }
     return NOVAQ_OK;
 }
 
@@ -399,5 +447,83 @@ novaq_status nq_run_logits(float *logits, nq_run *r, const uint32_t *rows, uint3
         memcpy(r->x + (uint64_t)i * dim, r->h + (uint64_t)rows[i] * dim, dim * sizeof(float));
     }
     return nq_linear_apply((float *[]){logits}, (const nq_linear *[]){&r->m->head}, 1, r->x, n,
+                           r->work, err);
+}
+
+/* ---- one block at a time ---------------------------------------------------- */
+
+uint64_t nq_stage_cols(const nq_model *m, unsigned stage) {
+    const nq_linear *l[NQ_GROUP_MAX];
+    (void)nq_block_linears(l, &m->blocks[0], stage);
+    return l[0]->w->cols;
+}
+
+/* A feed of whole sequences from position 0, at `block`. */
+static novaq_status enter(nq_run *r, uint32_t block, uint32_t sequences, uint32_t count,
+                          novaq_error *err) {
+    if (sequences == 0 || sequences > r->sequences || count == 0 || count > r->block ||
+        block >= r->m->hyper.blocks) {
+        return nq_fail(err, NOVAQ_E_ARG, "%u x %u tokens in block %u do not fit", sequences, count,
+                       block);
+    }
+    r->position = 0;
+    r->fed = sequences;
+    r->count = count;
+    r->rows = sequences * count;
+    r->layer = &r->m->blocks[block];
+    r->layer_index = block;
+    return NOVAQ_OK;
+}
+
+novaq_status nq_run_embed(float *x, nq_run *r, const int32_t *tokens, uint32_t sequences,
+                          uint32_t count, novaq_error *err) {
+    nq_run_reset(r);
+    NQ_TRY(check_feed(r, tokens, sequences, count, err));
+    NQ_TRY(enter(r, 0, sequences, count, err));
+    r->tokens = tokens;
+    novaq_status st = embed(r, err);
+    r->tokens = NULL;
+    memcpy(x, r->x, (uint64_t)r->rows * r->m->hyper.dim * sizeof(float));
+    return st;
+}
+
+novaq_status nq_run_enter(float *input, nq_run *r, uint32_t block, const float *x,
+                          uint32_t sequences, uint32_t count, novaq_error *err) {
+    NQ_TRY(enter(r, block, sequences, count, err));
+    uint64_t bytes = (uint64_t)r->rows * r->m->hyper.dim * sizeof(float);
+    memcpy(r->x, x, bytes);
+    nq_pool_run(r->m->pool, attn_norm_task, r, row_tasks(r));
+    memcpy(input, r->h, bytes);
+    return NOVAQ_OK;
+}
+
+novaq_status nq_run_stage(float *next, float *x, nq_run *r, uint32_t block, unsigned stage,
+                          const nq_linear *const *l, const float *input, uint32_t sequences,
+                          uint32_t count, novaq_error *err) {
+    NQ_TRY(enter(r, block, sequences, count, err));
+    const nq_linear *own[NQ_GROUP_MAX];
+    unsigned matrices = nq_block_linears(own, r->layer, stage);
+    uint64_t bytes = (uint64_t)r->rows * r->m->hyper.dim * sizeof(float);
+    memcpy(r->x, x, bytes);
+    memcpy(stage_input(r, stage), input, r->rows * own[0]->w->cols * sizeof(float));
+    NQ_TRY(run_stage(r, stage, l, matrices, err));
+    memcpy(x, r->x, bytes);
+    if (next != NULL && stage + 1 < NQ_STAGES) {
+        memcpy(next, stage_input(r, stage + 1),
+               r->rows * nq_stage_cols(r->m, stage + 1) * sizeof(float));
+    }
+    return NOVAQ_OK;
+}
+
+void nq_run_output(float *h, nq_run *r, const float *x, uint32_t rows) {
+    for (uint32_t i = 0; i < rows; i++) {
+        uint64_t at = (uint64_t)i * r->m->hyper.dim;
+        nq_vec_rmsnorm(h + at, x + at, r->m->output_norm, r->m->hyper.dim, r->m->hyper.rms_eps);
+    }
+}
+
+novaq_status nq_run_head(float *logits, nq_run *r, const float *h, uint32_t rows,
+                         novaq_error *err) {
+    return nq_linear_apply((float *[]){logits}, (const nq_linear *[]){&r->m->head}, 1, h, rows,
                            r->work, err);
 }

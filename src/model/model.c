@@ -4,7 +4,6 @@
 #include <cblas.h>
 #include <math.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/mem.h"
 
@@ -198,18 +197,8 @@ static novaq_status bind_all(binder *b) {
     return refuse_leftovers(b);
 }
 
-/* Copies change no result, so that this may depend on the machine. */
-static uint64_t dense_budget(void) {
-    long pages = sysconf(_SC_PHYS_PAGES);
-    long size = sysconf(_SC_PAGESIZE);
-    uint64_t bytes = 0;
-    if (pages <= 0 || size <= 0 || !nq_mul_u64((uint64_t)pages, (uint64_t)size, &bytes)) {
-        return (uint64_t)1 << 30;
-    }
-    return bytes / 2;
-}
-
-novaq_status nq_model_open(nq_model **out, const char *path, nq_pool *pool, novaq_error *err) {
+static novaq_status open_model(nq_model **out, const char *path, nq_pool *pool, uint64_t budget,
+                               novaq_error *err) {
     *out = NULL;
     nq_model *m = NULL;
     NQ_TRY(nq_alloc(&m, 1, sizeof *m, err));
@@ -220,7 +209,7 @@ novaq_status nq_model_open(nq_model **out, const char *path, nq_pool *pool, nova
         st = nq_hyper_read(&m->hyper, nq_weights_model(m->weights), path, err);
     }
     if (st == NOVAQ_OK) {
-        binder b = {.m = m, .path = path, .budget = dense_budget(), .err = err};
+        binder b = {.m = m, .path = path, .budget = budget, .err = err};
         st = nq_alloc(&b.used, nq_weights_count(m->weights), sizeof *b.used, err);
         if (st == NOVAQ_OK) {
             st = bind_all(&b);
@@ -233,6 +222,15 @@ novaq_status nq_model_open(nq_model **out, const char *path, nq_pool *pool, nova
     }
     *out = m;
     return NOVAQ_OK;
+}
+
+/* Copies change no result, so that this may depend on the machine. */
+novaq_status nq_model_open(nq_model **out, const char *path, nq_pool *pool, novaq_error *err) {
+    return open_model(out, path, pool, nq_physical_memory() / 2, err);
+}
+
+novaq_status nq_model_open_lean(nq_model **out, const char *path, nq_pool *pool, novaq_error *err) {
+    return open_model(out, path, pool, 0, err);
 }
 
 void nq_model_close(nq_model **pm) {

@@ -43,6 +43,10 @@ typedef struct nq_model {
  * the runtime does not run. pool must outlive the model; NULL is one thread. */
 NOVAQ_CHECK novaq_status nq_model_open(nq_model **out, const char *path, nq_pool *pool,
                                        novaq_error *err);
+/* The same without copies of matrices: they are read when they are used. For
+ * work that holds one block at a time. */
+NOVAQ_CHECK novaq_status nq_model_open_lean(nq_model **out, const char *path, nq_pool *pool,
+                                            novaq_error *err);
 void nq_model_close(nq_model **m);
 
 /* The places that hold a coded or dense matrix by tensor name: embed, head and
@@ -77,5 +81,39 @@ NOVAQ_CHECK novaq_status nq_run_feed(nq_run *r, const int32_t *tokens, uint32_t 
 /* logits (n, vocab) of rows of the last feed, row = sequence * count + index. */
 NOVAQ_CHECK novaq_status nq_run_logits(float *logits, nq_run *r, const uint32_t *rows, uint32_t n,
                                        novaq_error *err);
+
+/* ---- one block at a time ----------------------------------------------------
+ *
+ * A block is a chain of NQ_STAGES stages: products of the matrices that share an
+ * input, and what follows. Between stages the state of n = sequences * count
+ * tokens is the residual stream x (n, dim) and the input of the next products;
+ * the caller keeps both. Whole sequences from position 0. */
+#define NQ_STAGES 4 /* q k v | attention output | gate up | down */
+
+/* The matrices of a stage that share their input; l holds NQ_GROUP_MAX. */
+unsigned nq_block_linears(const nq_linear **l, const nq_block *b, unsigned stage);
+uint64_t nq_stage_cols(const nq_model *m, unsigned stage);
+/* Whether the stage's output is added to the residual stream. */
+static inline bool nq_stage_adds(unsigned stage) { return stage == 1 || stage == 3; }
+/* A run whose cache holds one block only. */
+NOVAQ_CHECK novaq_status nq_run_open_staged(nq_run **out, const nq_model *m, uint32_t sequences,
+                                            uint32_t n_ctx, novaq_error *err);
+/* x (n, dim): embedded tokens (sequences, count). */
+NOVAQ_CHECK novaq_status nq_run_embed(float *x, nq_run *r, const int32_t *tokens,
+                                      uint32_t sequences, uint32_t count, novaq_error *err);
+/* input (n, dim): what the first stage of a block reads. */
+NOVAQ_CHECK novaq_status nq_run_enter(float *input, nq_run *r, uint32_t block, const float *x,
+                                      uint32_t sequences, uint32_t count, novaq_error *err);
+/* One stage with the matrices l in place of the block's own (of the same shapes):
+ * x is brought up to date; next, unless NULL or after the last stage, receives the
+ * input of the next stage (n, its cols). */
+NOVAQ_CHECK novaq_status nq_run_stage(float *next, float *x, nq_run *r, uint32_t block,
+                                      unsigned stage, const nq_linear *const *l, const float *input,
+                                      uint32_t sequences, uint32_t count, novaq_error *err);
+/* h (rows, dim): what the output head reads. */
+void nq_run_output(float *h, nq_run *r, const float *x, uint32_t rows);
+/* logits (rows, vocab) of such h. */
+NOVAQ_CHECK novaq_status nq_run_head(float *logits, nq_run *r, const float *h, uint32_t rows,
+                                     novaq_error *err);
 
 #endif

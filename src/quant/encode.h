@@ -10,7 +10,7 @@
 
 #include "base/pool.h"
 #include "quant/codebook.h"
-#include "quant/qmat.h"
+#include "quant/metric.h"
 
 typedef enum nq_normalize {
     NQ_NORMALIZE_NONE,   /* one scale for the whole tensor */
@@ -20,19 +20,20 @@ typedef enum nq_normalize {
 } nq_normalize;
 
 typedef struct nq_encode_options {
-    nq_scheme scheme;
     nq_normalize normalize;
     double outlier_percentile; /* PAPER: share of rows that are rescaled */
     uint32_t segment_rows;
     uint64_t seed;
     unsigned max_iterations;
     double tolerance;
-    /* What is known of the inputs x of this matrix; all borrowed, NULL if nothing.
-     * Column scales are chosen from the energies, row scales fitted to the
-     * outputs on the samples. */
-    const double *col_energy; /* (cols) mean of x_j^2 */
-    const float *probe;       /* (probe_rows, cols) samples of x */
-    uint64_t probe_rows;
+    uint32_t rotation_block; /* ROTATE: largest block, 0 = 512 */
+    bool row_means;          /* ROW, ROTATE: the mean of each row apart */
+    /* What is known of the inputs, or NULL; borrowed, shared by the matrices of a
+     * group. Its rotation and column scales are then the matrices'. */
+    const nq_metric *metric;
+    bool feedback;        /* with a metric: errors are fed forward */
+    unsigned sweeps;      /* with a metric: passes after the first */
+    double correct_share; /* with a metric that holds a cross moment, 0-1 */
 } nq_encode_options;
 
 /* What happened to each column of subvectors ("subspace"), summed over rows. */
@@ -45,6 +46,15 @@ typedef struct nq_subspace_stats {
     unsigned used[NQ_MAX_FIELDS];  /* symbols that occur at all */
 } nq_subspace_stats;
 
+/* One matrix of a group. */
+typedef struct nq_encode_item {
+    const char *name; /* seeds sampling, appears in errors */
+    nq_scheme scheme; /* CODE or Q8 */
+    float *w;         /* (rows, cols), overwritten */
+    uint64_t rows;
+    const float *residual; /* (rows, cols) or NULL, see nq_metric_correct() */
+} nq_encode_item;
+
 typedef struct nq_encoded {
     nq_qmat q; /* pieces point into the owned buffers below */
     uint8_t *symbols;
@@ -54,18 +64,24 @@ typedef struct nq_encoded {
     uint16_t *row_mean;
     int8_t *col_exponent;
     double sq_error, sq_source, sq_decoded, dot; /* in the weights' own units */
+    double output_error; /* E|Wx - Qx|^2 / E|Wx|^2 under the metric; NaN without one */
     nq_subspace_stats subspaces;
 } nq_encoded;
 
-/* w (rows, cols) is overwritten (normalized, rotated). name seeds sampling and
- * appears in errors. Release with nq_encoded_close(). */
+/* Codes `count` matrices of `cols` columns that read the same input; out (count),
+ * each to be released with nq_encoded_close(), also on failure. */
+NOVAQ_CHECK novaq_status nq_encode_group(nq_encoded *out, const nq_encode_item *items,
+                                         unsigned count, uint64_t cols,
+                                         const nq_encode_options *opt, nq_pool *pool,
+                                         novaq_error *err);
+/* A group of one; on failure nothing is left to release. */
 NOVAQ_CHECK novaq_status nq_encode(nq_encoded *out, float *w, uint64_t rows, uint64_t cols,
-                                   const nq_encode_options *opt, const char *name, nq_pool *pool,
-                                   novaq_error *err);
+                                   const nq_scheme *scheme, const nq_encode_options *opt,
+                                   const char *name, nq_pool *pool, novaq_error *err);
 void nq_encoded_close(nq_encoded *e);
 
-/* The normalized matrix alone, for planning by measurement: (w - mean) / scale,
- * rotated; scales in row_scale (rows). */
+/* Normalization of a matrix that is in the coded basis already: (w - mean) /
+ * scale in place; row_mean may be NULL where none is asked for. */
 NOVAQ_CHECK novaq_status nq_normalize_rows(float *w, float *row_scale, float *row_mean,
                                            uint64_t rows, uint64_t cols,
                                            const nq_encode_options *opt, nq_pool *pool,

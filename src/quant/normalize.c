@@ -1,4 +1,4 @@
-/* normalize.c - W to (W - mean) / scale, rotated: the paper's section 3.1 and
+/* normalize.c - W to (W - mean) / scale: the paper's section 3.1 and
  * DESIGN 2.1. Rows are independent; sums run in double, in column order. */
 #include <math.h>
 #include <stdlib.h>
@@ -16,9 +16,6 @@ typedef struct rows_job {
     float *scale;
     float *mean;
     uint64_t rows, cols;
-    const nq_encode_options *opt;
-    nq_rotation rotation;
-    const char *name;
 } rows_job;
 
 static void row_moments(const float *x, uint64_t n, double *mean, double *square) {
@@ -32,21 +29,18 @@ static void row_moments(const float *x, uint64_t n, double *mean, double *square
     *square = sq / (double)n;
 }
 
-/* Means out (PAPER), rotation (ROTATE), and each row's root mean square. */
+/* Means out, where asked for, and each row's root mean square. */
 static void prepare_rows(void *ctx, uint64_t task, unsigned worker) {
     (void)worker;
     rows_job *j = ctx;
     uint64_t r0 = task * ROW_BLOCK;
     uint64_t r1 = r0 + ROW_BLOCK < j->rows ? r0 + ROW_BLOCK : j->rows;
-    if (j->opt->normalize == NQ_NORMALIZE_ROTATE) {
-        nq_rotate_forward(j->w + r0 * j->cols, &j->rotation, r1 - r0, j->cols);
-    }
     for (uint64_t r = r0; r < r1; r++) {
         float *x = j->w + r * j->cols;
         double mean;
         double square;
         row_moments(x, j->cols, &mean, &square);
-        if (j->opt->normalize == NQ_NORMALIZE_PAPER) {
+        if (j->mean != NULL) {
             /* Subtract the mean as it will be stored. */
             j->mean[r] = nq_f16_to_f32(nq_f32_to_f16((float)mean));
             for (uint64_t c = 0; c < j->cols; c++) {
@@ -117,13 +111,7 @@ static novaq_status paper_scales(float *scale, uint64_t rows, double percentile,
 novaq_status nq_normalize_rows(float *w, float *row_scale, float *row_mean, uint64_t rows,
                                uint64_t cols, const nq_encode_options *opt, nq_pool *pool,
                                novaq_error *err) {
-    rows_job job = {.w = w,
-                    .scale = row_scale,
-                    .mean = row_mean,
-                    .rows = rows,
-                    .cols = cols,
-                    .opt = opt,
-                    .rotation = {.block = nq_rotation_block(cols), .seed = opt->seed}};
+    rows_job job = {.w = w, .scale = row_scale, .mean = row_mean, .rows = rows, .cols = cols};
     uint64_t tasks = (rows + ROW_BLOCK - 1) / ROW_BLOCK;
     nq_pool_run(pool, prepare_rows, &job, tasks);
     if (opt->normalize == NQ_NORMALIZE_PAPER) {

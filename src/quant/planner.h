@@ -2,8 +2,11 @@
  *
  * Owns: minimising sum over tensors of sensitivity * expected relative error
  * under a budget of bytes, by steepest descent on each tensor's lower convex
- * hull of (bytes, error): exact on the hull (Shoham & Gersho 1988). Refuses:
- * reading weights; the caller supplies statistics.
+ * hull of (bytes, error): exact on the hull (Shoham & Gersho 1988). What the
+ * first step that does not fit leaves over goes, steepest first, to any schemes
+ * that do. The result is never worse than the best there is by more than what
+ * that step would have saved. Refuses: reading weights; the caller supplies
+ * sensitivities, from statistics or measured.
  */
 #ifndef NQ_QUANT_PLANNER_H
 #define NQ_QUANT_PLANNER_H
@@ -26,7 +29,10 @@ uint64_t nq_plan_bytes(const nq_scheme *s, uint64_t rows, uint64_t cols, uint64_
  * Gaussian data, a rate model c * 4^-bits for the others. */
 double nq_plan_error(const nq_scheme *s);
 
-/* The default ladder, 0.25 to 8 bits, and the paper's: (k1, k2) fixed, d from
+/* The default ladder, 0.25 to 8 bits: of the schemes of one rate the one with the
+ * least error, however many levels it takes to decode (two levels decode faster
+ * than three: --scheme and --tensor-type choose them), a further level only where
+ * it saves more than 0.5 %. And the paper's: (k1, k2) fixed, d from
  * d_min to d_max. *out: nq_free(). */
 NOVAQ_CHECK novaq_status nq_ladder_default(nq_scheme **out, size_t *count, novaq_error *err);
 NOVAQ_CHECK novaq_status nq_ladder_paper(nq_scheme **out, size_t *count, unsigned k1, unsigned k2,

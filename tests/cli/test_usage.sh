@@ -43,7 +43,18 @@ refuses 2 'from 2 to 256' compress --input x --output y --level1-centroids 1
 refuses 2 'from 1 to 64' compress --input x --output y --max-subspace-dim 65
 refuses 2 'from 1 to 64' compress --input x --output y --min-subspace-dim 65
 refuses 2 'resume is not in this version' compress --input x --output y --resume
-refuses 2 'max-memory is not in this version' local x --max-memory=2G
+refuses 2 'bytes such as 45000000, 45MB' local x --max-memory=2X
+refuses 2 'bytes such as 45000000, 45MB' compress --input x --output y --target-size 45MiBs
+refuses 2 'target-size and --target-bits contradict' compress --input x --output y \
+    --target-size 45MB --target-bits 2
+refuses 2 'target-size and --target-bits contradict' local x --target-size 45MB --bits 2
+refuses 2 'target-size and --scheme contradict' compress --input x --output y \
+    --target-size 45MB --scheme q8
+refuses 2 'target-size and --subspaces contradict' local x --subspaces 4 --target-size 1G
+refuses 2 'sweeps and --calibration none contradict' compress --input x --output y \
+    --calibration none --sweeps 2
+refuses 2 'from 0 to 16' compress --input x --output y --sweeps 99
+refuses 2 'natural|energy' compress --input x --output y --column-order up
 refuses 2 'above 0' compress --input x --output y --tolerance 0
 refuses 2 'needs a value' compress --input
 refuses 2 'give --input' compress --output y
@@ -144,7 +155,8 @@ done
 succeeds compress --help
 for option in target-bits level1-centroids level2-centroids max-subspace-dim min-subspace-dim \
     max-iterations tolerance seed outlier-percentile threads tensor-type dry-run json quiet \
-    'calibration text.txt' 'calibration none'; do
+    'calibration text.txt' 'calibration none' target-size calibration-tokens no-feedback \
+    no-propagate sweeps damping column-order column-scales row-means rotation-block max-memory; do
     grep -q -- "--$option" output || fail "compress --help does not name --$option"
 done
 succeeds --version
@@ -187,6 +199,9 @@ offers() { # WANTED WORD...: the last word is being completed
 offers compress novaq comp
 offers --target-bits novaq compress --target
 offers rotate novaq compress --normalize r
+offers energy novaq compress --column-order e
+offers --target-size novaq local --target-s
+offers --max-memory novaq hf --max
 offers gguf novaq export m --to g
 offers zsh novaq completion z
 touch some-model.gguf

@@ -85,6 +85,23 @@ UNUSED static void write_json(const char *dir, const char *file, const json_t *o
     nq_free(path);
 }
 
+/* A text file of `repeats` different lines in dir; the caller frees the path. */
+UNUSED static char *text_file(const char *dir, unsigned repeats) {
+    char *path = NULL;
+    char *text = NULL;
+    size_t len = 0;
+    size_t room = 80 * ((size_t)repeats + 1);
+    assert_int_equal(nq_path_join(&path, dir, "text.txt", NULL), NOVAQ_OK);
+    assert_int_equal(nq_alloc(&text, room, 1, NULL), NOVAQ_OK);
+    for (unsigned i = 0; i < repeats; i++) {
+        len +=
+            (size_t)snprintf(text + len, room - len, "line %u of the small text, read again.\n", i);
+    }
+    assert_int_equal(nq_write_file(path, text, len, NULL), NOVAQ_OK);
+    nq_free(text);
+    return path;
+}
+
 /* A scratch copy of model a-hf with `key` of its config set to the JSON text
  * `value`, or removed when value is NULL. */
 UNUSED static char *altered_model(const char *key, const char *value) {

@@ -127,6 +127,37 @@ static void test_seed1_defaults(void **state) {
     opt_free(&a);
 }
 
+static void test_sizes(void **state) {
+    static const struct {
+        const char *text;
+        uint64_t bytes;
+    } cases[] = {
+        {"1", 1},
+        {"45000000", 45000000},
+        {"45MB", 45000000},
+        {"45mb", 45000000},
+        {"7B", 7},
+        {"64K", 65536},
+        {"64KiB", 65536},
+        {"64kB", 64000},
+        {"1.5G", UINT64_C(1610612736)},
+        {"1.5GiB", UINT64_C(1610612736)},
+        {"0.5GB", 500000000},
+        {"2t", UINT64_C(2199023255552)},
+        {"1.0000001K", 1024}, /* whole bytes */
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char line[64];
+        opt_args a;
+        (void)snprintf(line, sizeof line, "compress --target-size %s", cases[i].text);
+        assert_int_equal(parse_line(&a, line), OPT_OK);
+        assert_true(a.value[OPT_TARGET_SIZE].seen);
+        assert_int_equal(a.value[OPT_TARGET_SIZE].u, cases[i].bytes);
+        opt_free(&a);
+    }
+}
+
 /* A wrong line and what the message must contain. */
 static void test_refusals(void **state) {
     static const char *const cases[][2] = {
@@ -153,7 +184,22 @@ static void test_refusals(void **state) {
         {"compress --level2-centroids 4.5", "a whole number from 2 to 256"},
         {"compress --max-subspace-dim 65", "from 1 to 64"},
         {"compress --min-subspace-dim 65", "from 1 to 64"},
-        {"compress --max-memory 2G", "--max-memory is not in this version"},
+        {"compress --max-memory 2X", "give bytes such as 45000000, 45MB"},
+        {"compress --max-memory 0", "'0' is not allowed"},
+        {"compress --target-size MB", "'MB' is not allowed"},
+        {"compress --target-size -1", "'-1' is not allowed"},
+        {"compress --target-size 1.M", "'1.M' is not allowed"},
+        {"compress --target-size 1e9", "'1e9' is not allowed"},
+        {"compress --target-size 1Mi", "'1Mi' is not allowed"},
+        {"compress --target-size 1MBB", "'1MBB' is not allowed"},
+        {"compress --target-size 99999999999999999999", "is not allowed"},
+        {"compress --target-size 0.5", "'0.5' is not allowed"},
+        {"compress --sweeps 17", "from 0 to 16"},
+        {"compress --damping 0", "a number above 0 and at most 10"},
+        {"compress --column-scales 3", "from 0 to 2"},
+        {"compress --column-order random", "one of natural|energy"},
+        {"compress --rotation-block 1024", "from 0 to 512"},
+        {"compress --no-feedback=1", "--no-feedback takes no value"},
         {"local m --resume", "--resume is not in this version"},
         {"run m --model ''", "the value is empty"},
         {"compress --max-iterations 0", "from 1 to 1000"},
@@ -231,6 +277,16 @@ static void test_presets_match_the_library(void **state) {
     assert_true(a.value[OPT_OUTLIERS].f == c.outlier_percentile);
     assert_string_equal(a.value[OPT_NORMALIZE].text, c.normalize);
     assert_int_equal(a.value[OPT_SEGMENT_ROWS].u, c.segment_rows);
+    assert_string_equal(a.value[OPT_CALIBRATION].text, c.calibration);
+    assert_int_equal(a.value[OPT_CALIBRATION_TOKENS].u, c.calibration_tokens);
+    assert_true(c.feedback && c.propagate && !c.row_means); /* what the flags turn */
+    assert_int_equal(a.value[OPT_SWEEPS].u, c.sweeps);
+    assert_true(a.value[OPT_DAMPING].f == c.damping);
+    assert_string_equal(a.value[OPT_COLUMN_ORDER].text, c.column_order);
+    assert_true(c.column_scales < 0 && !a.value[OPT_COLUMN_SCALES].seen); /* the library chooses */
+    assert_int_equal(a.value[OPT_ROTATION_BLOCK].u, c.rotation_block);
+    assert_int_equal(a.value[OPT_TARGET_SIZE].u, c.target_size);
+    assert_int_equal(a.value[OPT_MAX_MEMORY].u, c.max_memory);
     opt_free(&a);
     assert_int_equal(parse_line(&a, "run"), OPT_OK);
     assert_int_equal(a.value[OPT_N_PREDICT].u, g.max_tokens);
@@ -317,6 +373,7 @@ int main(void) {
         cmocka_unit_test(test_messages_stay_one_line),
         cmocka_unit_test(test_help_is_recognised),
         cmocka_unit_test(test_presets_match_the_library),
+        cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_table_is_consistent),
         cmocka_unit_test(test_examples_parse),
     };

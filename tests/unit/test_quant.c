@@ -248,20 +248,21 @@ static void training_helps_and_fits_int8(void **state) {
     nq_free(x);
 }
 
-static nq_encode_options options(const char *name, nq_normalize normalize) {
-    return (nq_encode_options){.scheme = scheme(name),
-                               .normalize = normalize,
+static nq_encode_options options(nq_normalize normalize) {
+    return (nq_encode_options){.normalize = normalize,
                                .outlier_percentile = 0.05,
                                .segment_rows = 64,
                                .seed = 9,
                                .max_iterations = 10,
-                               .tolerance = 1e-4};
+                               .tolerance = 1e-4,
+                               .feedback = true};
 }
 
 static void encode(nq_encoded *e, const char *name, nq_normalize normalize, uint64_t rows,
-                   uint64_t cols, unsigned threads, const double *energy, float *source) {
-    nq_encode_options o = options(name, normalize);
-    o.col_energy = energy;
+                   uint64_t cols, unsigned threads, const nq_metric *metric, float *source) {
+    nq_encode_options o = options(normalize);
+    nq_scheme s = scheme(name);
+    o.metric = metric;
     float *w = NULL;
     assert_int_equal(nq_alloc(&w, rows * cols, sizeof(float), &err), NOVAQ_OK);
     for (uint64_t i = 0; i < rows * cols; i++) {
@@ -273,9 +274,23 @@ static void encode(nq_encoded *e, const char *name, nq_normalize normalize, uint
     }
     nq_pool *pool = NULL;
     assert_int_equal(nq_pool_open(&pool, threads, &err), NOVAQ_OK);
-    assert_int_equal(nq_encode(e, w, rows, cols, &o, "test", pool, &err), NOVAQ_OK);
+    assert_int_equal(nq_encode(e, w, rows, cols, &s, &o, "test", pool, &err), NOVAQ_OK);
     nq_pool_close(&pool);
     nq_free(w);
+}
+
+/* Inputs whose energies differ from column to column. */
+static void open_metric(nq_metric *m, uint64_t cols) {
+    float *h = NULL;
+    assert_int_equal(nq_alloc(&h, cols * cols, sizeof(float), &err), NOVAQ_OK);
+    for (uint64_t c = 0; c < cols; c++) {
+        h[c * cols + c] = c % 11 == 0 ? 40.0F : 0.5F;
+    }
+    nq_moments in = {.cols = cols, .samples = 4 * cols, .h = h};
+    nq_metric_options o = {.seed = 9, .rotation_block = 512, .column_scales = 0.5, .damping = 0.01};
+    assert_int_equal(nq_metric_open(m, &in, &o, NULL, &err), NOVAQ_OK);
+    assert_non_null(m->col_exponent);
+    nq_free(h);
 }
 
 /* The reported error is the error of what the decoder gives back. */
@@ -283,10 +298,8 @@ static void reported_error_is_true(void **state) {
     (void)state;
     static const char *const names[] = {"k16d2l3", "k16d1l2", "k8d2l2",   "pq16x8d4",
                                         "k16d4l1", "q8",      "pq20x6d5", "k4d3l3"};
-    double energy[192];
-    for (int c = 0; c < 192; c++) {
-        energy[c] = c % 11 == 0 ? 40.0 : 0.5;
-    }
+    nq_metric metric;
+    open_metric(&metric, 192);
     for (int variant = 0; variant < 5; variant++) {
         for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
             const uint64_t rows = 150;
@@ -294,7 +307,7 @@ static void reported_error_is_true(void **state) {
             nq_encoded e;
             static float source[150 * 192], decoded[150 * 192];
             nq_normalize how = variant == 4 ? NQ_NORMALIZE_ROTATE : (nq_normalize)variant;
-            encode(&e, names[i], how, rows, cols, 2, variant == 4 ? energy : NULL, source);
+            encode(&e, names[i], how, rows, cols, 2, variant == 4 ? &metric : NULL, source);
             void *scratch = NULL;
             assert_int_equal(nq_alloc(&scratch, nq_qmat_scratch(&e.q), 1, &err), NOVAQ_OK);
             nq_qmat_decode_plain(decoded, &e.q, 0, rows, scratch);
@@ -316,6 +329,7 @@ static void reported_error_is_true(void **state) {
             nq_encoded_close(&e);
         }
     }
+    nq_metric_close(&metric);
 }
 
 /* Same bytes for any thread count and any instruction set. */
@@ -379,7 +393,7 @@ static void paper_normalization(void **state) {
             w[r * COLS + c] = (float)(0.5 + size * nq_normal(1, 1, (uint64_t)(r * COLS + c)));
         }
     }
-    nq_encode_options o = options("pq16x8d4", NQ_NORMALIZE_PAPER);
+    nq_encode_options o = options(NQ_NORMALIZE_PAPER);
     o.outlier_percentile = 0.02;
     assert_int_equal(nq_normalize_rows(w, scale, mean, ROWS, COLS, &o, NULL, &err), NOVAQ_OK);
     for (int r = 0; r < ROWS; r++) {
@@ -401,9 +415,10 @@ static void nonfinite_is_refused(void **state) {
     static float w[64 * 64];
     nq_gaussian_fill(w, 64 * 64, 1, 1);
     w[100] = NAN;
-    nq_encode_options o = options("k16d2l2", NQ_NORMALIZE_ROTATE);
+    nq_encode_options o = options(NQ_NORMALIZE_ROTATE);
+    nq_scheme s = scheme("k16d2l2");
     nq_encoded e;
-    assert_int_equal(nq_encode(&e, w, 64, 64, &o, "bad", NULL, &err), NOVAQ_E_NUMERIC);
+    assert_int_equal(nq_encode(&e, w, 64, 64, &s, &o, "bad", NULL, &err), NOVAQ_E_NUMERIC);
     nq_matrix_stats st;
     assert_int_equal(nq_matrix_stats_compute(&st, w, 64, 64, NULL, &err), NOVAQ_OK);
 }
@@ -415,9 +430,10 @@ static void zero_and_constant_matrices(void **state) {
         for (int i = 0; i < 64 * 64; i++) {
             w[i] = constant ? 0.125F : 0.0F;
         }
-        nq_encode_options o = options("k16d2l2", NQ_NORMALIZE_ROTATE);
+        nq_encode_options o = options(NQ_NORMALIZE_ROTATE);
+        nq_scheme s = scheme("k16d2l2");
         nq_encoded e;
-        assert_int_equal(nq_encode(&e, w, 64, 64, &o, "flat", NULL, &err), NOVAQ_OK);
+        assert_int_equal(nq_encode(&e, w, 64, 64, &s, &o, "flat", NULL, &err), NOVAQ_OK);
         void *scratch = NULL;
         assert_int_equal(nq_alloc(&scratch, nq_qmat_scratch(&e.q), 1, &err), NOVAQ_OK);
         nq_qmat_decode_plain(out, &e.q, 0, 64, scratch);
