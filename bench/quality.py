@@ -37,9 +37,15 @@ UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9}
 SIZE = re.compile(r"(\d+(?:\.\d+)?)(kB|MB|GB)")
 
 
+def seed(word):
+    if not word.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{word}' is no seed; targets come before --seed")
+    return int(word)
+
+
 def arguments():
     env = os.environ.get
-    p = argparse.ArgumentParser(description=__doc__,
+    p = argparse.ArgumentParser(description=__doc__, usage="%(prog)s [TARGET ...] [OPTION ...]",
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("targets", nargs="*", metavar="TARGET", help=" ".join(TARGETS))
     p.add_argument("--model", default=env("NOVAQ_MODEL"), help="the demonstration model")
@@ -47,8 +53,9 @@ def arguments():
     p.add_argument("--chunks", type=int, default=int(env("NOVAQ_CHUNKS", "20")))
     p.add_argument("--n-ctx", type=int, default=512)
     p.add_argument("--calibration", default=env("NOVAQ_CALIBRATION", "auto"))
-    p.add_argument("--seed", type=int, nargs="+", default=[1, 2, 3],
-                   help=f"all of them up to {MANY_SEEDS} bits, the first above")
+    p.add_argument("--seed", type=seed, nargs="+", default=[1, 2, 3],
+                   help=f"all of them up to {MANY_SEEDS} bits, the first above; numbers that follow "
+                        "are seeds, so targets come first, or after --")
     p.add_argument("--novaq", default=str(ROOT / "build" / "novaq"))
     p.add_argument("--force", action="store_true", help="measure the targets anew")
     p.add_argument("--report", action="store_true", help="measure nothing, write table and picture")

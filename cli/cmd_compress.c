@@ -110,8 +110,9 @@ static int fill_paper(novaq_compress_options *o, const opt_args *a) {
 /* Two ways to say the same, or one that leaves another nothing to decide. */
 static int check_contradictions(const opt_args *a) {
     static const opt_id fixing[] = {OPT_TARGET_BITS, OPT_SCHEME, OPT_SUBSPACES};
-    static const opt_id calibrated[] = {OPT_CALIBRATION_TOKENS, OPT_SWEEPS, OPT_DAMPING,
-                                        OPT_COLUMN_ORDER};
+    static const opt_id calibrated[] = {
+        OPT_CALIBRATION_TOKENS, OPT_NO_FEEDBACK,   OPT_NO_PROPAGATE, OPT_SWEEPS, OPT_DAMPING,
+        OPT_COLUMN_ORDER,       OPT_COLUMN_SCALES, OPT_MAX_MEMORY};
     for (size_t i = 0; cli_given(a, OPT_TARGET_SIZE) && i < sizeof fixing / sizeof fixing[0]; i++) {
         if (cli_given(a, fixing[i])) {
             return cli_usage("--target-size and --%s contradict each other; give one",

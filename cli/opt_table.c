@@ -171,7 +171,7 @@ const opt_spec opt_specs[] = {
     {OPT_ITERATIONS, COMPRESSING, OPT_T_UINT, 0, "max-iterations", NULL, "N", NULL, 1, 1000, false,
      "100",
      "rounds of codebook training at most (sliding schemes start from trained codebooks and take "
-     "at most 4)"},
+     "at most 8)"},
     {OPT_TOLERANCE, COMPRESSING, OPT_T_REAL, 0, "tolerance", NULL, "X", NULL, 0, INFINITY, true,
      "1e-4", "relative improvement of the error that ends training"},
     {OPT_SEED, COMPRESSING, OPT_T_UINT, 's', "seed", NULL, "N", NULL, 0, U64_MAX, false, "42",
@@ -182,10 +182,10 @@ const opt_spec opt_specs[] = {
      0, 0, false, "rotate", "what is done to the rows before coding"},
     {OPT_CALIBRATION, COMPRESSING, OPT_T_TEXT, 0, "calibration", NULL, "FILE|self|auto|none", NULL,
      0, 0, false, "auto",
-     "what the codec learns the inputs of each matrix from: a text, the model's own samples "
-     "(auto: those, if the model can be run), or nothing"},
+     "what the codec learns the inputs of each matrix from: a text, the model's own samples, or "
+     "nothing; auto is self if the model can be run and has at most 2^31 parameters, else none"},
     {OPT_CALIBRATION_TOKENS, COMPRESSING, OPT_T_UINT, 0, "calibration-tokens", NULL, "N", NULL, 0,
-     16777216, false, "0", "tokens of calibration; 0 means what suits the kind of text"},
+     4194304, false, "0", "tokens of calibration; 0 means what suits the kind of text"},
     {OPT_NO_FEEDBACK, COMPRESSING, OPT_T_FLAG, 0, "no-feedback", NULL, NULL, NULL, 0, 0, false,
      NULL, "do not make up for a column's errors in the columns coded after it"},
     {OPT_NO_PROPAGATE, COMPRESSING, OPT_T_FLAG, 0, "no-propagate", NULL, NULL, NULL, 0, 0, false,
@@ -208,7 +208,7 @@ const opt_spec opt_specs[] = {
      "one scheme for every quantized tensor, such as k16d2l3, pq16x8d4 or q8"},
     {OPT_TENSOR_TYPE, COMPRESSING, OPT_T_LIST, 0, "tensor-type", NULL, "RE=SCHEME", NULL, 0, 0,
      false, NULL, "scheme for tensors whose name matches RE; repeatable, the first match wins"},
-    {OPT_SEGMENT_ROWS, COMPRESSING, OPT_T_UINT, 0, "segment-rows", NULL, "N", NULL, 1, 1048576,
+    {OPT_SEGMENT_ROWS, COMPRESSING, OPT_T_UINT, 0, "segment-rows", NULL, "N", NULL, 16, 1048576,
      false, "256", "rows that are coded as one chain"},
     {OPT_KEEP_EMBEDDING, COMPRESSING, OPT_T_FLAG, 0, "keep-embedding", NULL, NULL, NULL, 0, 0,
      false, NULL, "leave token embedding and output head as in the source"},
@@ -216,9 +216,11 @@ const opt_spec opt_specs[] = {
      NULL, "write one file instead of a directory, whatever its name"},
     {OPT_MAX_MEMORY, COMPRESSING, OPT_T_SIZE, 0, "max-memory", NULL, "BYTES", NULL, 1, 9e18, false,
      NULL,
-     "calibration beyond this goes to a temporary file; half of the machine's memory if not given"},
+     "state of the calibration tokens beyond this goes to a temporary file; half of the machine's "
+     "memory if not given"},
     {OPT_DRY_RUN, COMPRESSING, OPT_T_FLAG, 0, "dry-run", NULL, NULL, NULL, 0, 0, false, NULL,
-     "print the plan and the size it would give; write nothing"},
+     "print the plan and the size it would give; write nothing (with calibration the model is run "
+     "to measure sensitivities; --calibration none makes it fast)"},
 
     {OPT_MODEL, RUNNING, OPT_T_TEXT, 'm', "model", NULL, "PATH", NULL, 0, 0, false, NULL,
      "the model, instead of the argument"},

@@ -130,14 +130,16 @@ typedef struct novaq_compress_options {
                                 none with feedback, which does better without, else 0.5 */
     int row_means;           /* 1: subtract and store the mean of each row */
     unsigned rotation_block; /* largest block of the rotation, a power of two; 0 = 512 */
-    uint64_t max_memory;     /* bytes; calibration activations beyond it go to a temporary file;
-                                0 = half of the machine's memory */
+    /* Bytes the state of the calibration tokens may take before it goes to a temporary
+     * file; 0 = half of the machine's memory. With a limit, matrices are read when they
+     * are used instead of being kept, too. */
+    uint64_t max_memory;
 } novaq_compress_options;
 
 #define NOVAQ_COMPRESS_OPTIONS_INIT                                                                \
     {                                                                                              \
         sizeof(novaq_compress_options), 0, 0, 0, 1.5, 0, 16, 8, 16, 4, 0, 100, 1e-4, 42, 0.01,     \
-            "rotate", 0, 0, 0, 256, "auto", 0, 0, 0, 0, 0, 0, 1, 1, 0, 0.03, "natural", -1, 0, 0, \
+            "rotate", 0, 0, 0, 256, "auto", 0, 0, 0, 0, 0, 0, 1, 1, 0, 0.03, "natural", -1, 0, 0,  \
             0                                                                                      \
     }
 
@@ -146,8 +148,10 @@ typedef struct novaq_compress_options {
 NOVAQ_API NOVAQ_CHECK novaq_status novaq_compress(char **report, const novaq_compress_options *opt,
                                                   novaq_error *err);
 
-/* What novaq_compress() would do: schemes per tensor, bits, final size.
- * Reads the weights' statistics, writes nothing. */
+/* What novaq_compress() would do: schemes per tensor, bits, final size. Writes
+ * nothing. With calibration the model is run to measure what errors in each matrix
+ * cost, which takes about as long as compressing; without, statistics of the weights
+ * stand in, at once. */
 NOVAQ_API NOVAQ_CHECK novaq_status novaq_plan(char **report, const novaq_compress_options *opt,
                                               novaq_error *err);
 

@@ -228,6 +228,14 @@ static void bind(nq_linear *own, const nq_linear **l, const group *g, bool coded
     }
 }
 
+static bool any_coded(const group *g) {
+    bool any = false;
+    for (unsigned i = 0; i < g->count; i++) {
+        any = any || g->tensor[i]->coded;
+    }
+    return any;
+}
+
 static novaq_status do_stage(nq_flow *f, nq_compress_job *j, const nq_block *block, unsigned stage,
                              novaq_error *err) {
     group g = {0};
@@ -235,7 +243,7 @@ static novaq_status do_stage(nq_flow *f, nq_compress_job *j, const nq_block *blo
     const float *residual;
     g.count = nq_block_linears(g.linear, block, stage);
     novaq_status st = open_group(&g, j, err);
-    if (st == NOVAQ_OK) {
+    if (st == NOVAQ_OK && any_coded(&g)) {
         nq_flow_moments(&moments, &residual, f, stage);
         st = code_group(&g, j, &moments, residual, err);
     }
@@ -273,7 +281,7 @@ static novaq_status code_single(nq_flow *f, nq_compress_job *j, const nq_linear 
                                 const nq_moments *moments, bool is_embedding, novaq_error *err) {
     group g = {.count = 1, .linear = {l}};
     novaq_status st = open_group(&g, j, err);
-    if (st == NOVAQ_OK) {
+    if (st == NOVAQ_OK && any_coded(&g)) {
         st = code_group(&g, j, moments, NULL, err);
     }
     if (st == NOVAQ_OK) {

@@ -14,7 +14,7 @@
 #define SELF_LENGTH     256
 #define FILE_TOKENS     16384 /* taken from a file by default */
 #define FILE_LENGTH     512
-#define TOKENS_MAX      (1U << 22)
+#define CACHE_BYTES     ((uint64_t)1 << 30) /* keys and values of the sequences sampled at once */
 #define AUTO_PARAMETERS ((uint64_t)1 << 31)
 #define TEXT_MAX        ((size_t)64 << 20)
 
@@ -34,72 +34,95 @@ static int32_t sample_token(const float *logits, uint32_t vocab, uint64_t seed, 
 }
 
 typedef struct sample_job {
-    const float *logits; /* (sequences, vocab) */
-    int32_t *last;       /* (sequences) */
-    uint32_t vocab, length, t;
+    nq_calibration *c;
+    nq_run *run;
+    nq_pool *pool;
+    float *logits;         /* (group, vocab) */
+    int32_t *last;         /* (group) */
+    uint32_t *rows;        /* (group) 0, 1, ... */
+    uint32_t first, group; /* sequences at work */
+    uint32_t vocab, t;
+    int32_t bos;
     uint64_t seed;
+    novaq_progress_fn progress;
+    void *progress_ctx;
 } sample_job;
 
-static void sample_task(void *ctx, uint64_t s, unsigned worker) {
+static void sample_task(void *ctx, uint64_t i, unsigned worker) {
     (void)worker;
     const sample_job *j = ctx;
-    j->last[s] =
-        sample_token(j->logits + s * j->vocab, j->vocab, j->seed, 1000 + s * j->length + j->t);
+    uint64_t s = j->first + i;
+    j->last[i] =
+        sample_token(j->logits + i * j->vocab, j->vocab, j->seed, 1000 + s * j->c->length + j->t);
 }
 
-static novaq_status sample_steps(nq_calibration *c, nq_run *run, sample_job *j, float *logits,
-                                 const uint32_t *rows, nq_pool *pool, novaq_progress_fn progress,
-                                 void *ctx, novaq_error *err) {
-    for (uint32_t t = 1; t < c->length; t++) {
-        novaq_progress p = {"sample", "", t, c->length, "steps", NAN};
-        if (progress != NULL && progress(ctx, &p) != 0) {
+/* Sequences [first, first + group), one token of each with every pass over the weights. */
+static novaq_status sample_group(sample_job *j, novaq_error *err) {
+    uint32_t length = j->c->length;
+    nq_run_reset(j->run);
+    for (uint32_t i = 0; i < j->group; i++) {
+        uint64_t s = j->first + i;
+        j->rows[i] = i;
+        j->last[i] = j->bos >= 0 ? j->bos : (int32_t)(nq_hash3(j->seed, 21, s) % j->vocab);
+        j->c->tokens[s * length] = j->last[i];
+    }
+    for (j->t = 1; j->t < length; j->t++) {
+        uint64_t done = (uint64_t)j->first * length + (uint64_t)j->t * j->group;
+        novaq_progress p = {"sample", "",         done, (uint64_t)j->c->sequences * length,
+                            "tokens", (double)NAN};
+        if (j->progress != NULL && j->progress(j->progress_ctx, &p) != 0) {
             return nq_fail(err, NOVAQ_E_INTERRUPTED, "interrupted; nothing was left behind");
         }
-        NQ_TRY(nq_run_feed(run, j->last, c->sequences, 1, err));
-        NQ_TRY(nq_run_logits(logits, run, rows, c->sequences, err));
-        j->t = t;
-        nq_pool_run(pool, sample_task, j, c->sequences);
-        for (uint32_t s = 0; s < c->sequences; s++) {
-            c->tokens[(uint64_t)s * c->length + t] = j->last[s];
+        NQ_TRY(nq_run_feed(j->run, j->last, j->group, 1, err));
+        NQ_TRY(nq_run_logits(j->logits, j->run, j->rows, j->group, err));
+        nq_pool_run(j->pool, sample_task, j, j->group);
+        for (uint32_t i = 0; i < j->group; i++) {
+            j->c->tokens[(uint64_t)(j->first + i) * length + j->t] = j->last[i];
         }
     }
     return NOVAQ_OK;
 }
 
+/* As many as the cache has room for; a constant of the model, not of the machine, for
+ * the samples must not depend on it. */
+static uint32_t group_size(const nq_calibration *c, const nq_hyper *h) {
+    uint64_t one = (uint64_t)h->blocks * 2 * h->heads_kv * h->head_dim * sizeof(float) * c->length;
+    uint64_t most = one > 0 ? CACHE_BYTES / one : c->sequences;
+    most = most > 0 ? most : 1;
+    return most < c->sequences ? (uint32_t)most : c->sequences;
+}
+
 /* Each sequence starts with BOS, or where there is none with a token drawn by
- * hash, and goes on with samples at temperature 1: one pass over the weights makes
- * a token of every sequence. */
+ * hash, and goes on with samples at temperature 1. */
 static novaq_status sample_text(nq_calibration *c, const nq_model *m, int32_t bos, uint64_t seed,
                                 nq_pool *pool, novaq_progress_fn progress, void *ctx,
                                 novaq_error *err) {
-    uint32_t vocab = m->hyper.vocab;
-    nq_run *run = NULL;
-    float *logits = NULL;
-    uint32_t *rows = NULL;
-    sample_job j = {.vocab = vocab, .length = c->length, .seed = seed};
-    novaq_status st = nq_run_open(&run, m, c->sequences, c->length, 1, err);
+    uint32_t most = group_size(c, &m->hyper);
+    sample_job j = {.c = c,
+                    .pool = pool,
+                    .vocab = m->hyper.vocab,
+                    .bos = bos,
+                    .seed = seed,
+                    .progress = progress,
+                    .progress_ctx = ctx};
+    novaq_status st = nq_run_open(&j.run, m, most, c->length, 1, err);
     if (st == NOVAQ_OK) {
-        st = nq_alloc_raw(&logits, (uint64_t)c->sequences * vocab, sizeof(float), err);
+        st = nq_alloc_raw(&j.logits, (uint64_t)most * j.vocab, sizeof(float), err);
     }
     if (st == NOVAQ_OK) {
-        st = nq_alloc(&rows, c->sequences, sizeof *rows, err);
+        st = nq_alloc(&j.rows, most, sizeof *j.rows, err);
     }
     if (st == NOVAQ_OK) {
-        st = nq_alloc(&j.last, c->sequences, sizeof *j.last, err);
+        st = nq_alloc(&j.last, most, sizeof *j.last, err);
     }
-    for (uint32_t s = 0; st == NOVAQ_OK && s < c->sequences; s++) {
-        rows[s] = s;
-        j.last[s] = bos >= 0 ? bos : (int32_t)(nq_hash3(seed, 21, s) % vocab);
-        c->tokens[(uint64_t)s * c->length] = j.last[s];
+    for (; st == NOVAQ_OK && j.first < c->sequences; j.first += most) {
+        j.group = c->sequences - j.first < most ? c->sequences - j.first : most;
+        st = sample_group(&j, err);
     }
-    j.logits = logits;
-    if (st == NOVAQ_OK) {
-        st = sample_steps(c, run, &j, logits, rows, pool, progress, ctx, err);
-    }
-    nq_free(logits);
-    nq_free(rows);
+    nq_free(j.logits);
+    nq_free(j.rows);
     nq_free(j.last);
-    nq_run_close(&run);
+    nq_run_close(&j.run);
     return st;
 }
 
@@ -143,8 +166,9 @@ static novaq_status fill(nq_calibration *c, const nq_model *m, const char *calib
                          void *ctx, novaq_error *err) {
     bool self = strcmp(calibration, "self") == 0 || strcmp(calibration, "auto") == 0;
     wanted = wanted != 0 ? wanted : self ? SELF_TOKENS : FILE_TOKENS;
-    if (wanted > TOKENS_MAX) {
-        return nq_fail(err, NOVAQ_E_ARG, "%u calibration tokens; %u at most", wanted, TOKENS_MAX);
+    if (wanted > NQ_CALIBRATION_TOKENS_MAX) {
+        return nq_fail(err, NOVAQ_E_ARG, "%u calibration tokens; %u at most", wanted,
+                       NQ_CALIBRATION_TOKENS_MAX);
     }
     nq_tokenizer *tok = NULL;
     const json_t *desc = json_object_get(nq_weights_model(m->weights), "tokenizer");
@@ -200,7 +224,9 @@ novaq_status nq_calibration_open(nq_calibration *out, char **why, const char *pa
         return NOVAQ_OK;
     }
     nq_calibration_close(out);
-    if (automatic && st != NOVAQ_E_INTERRUPTED) {
+    /* The model's fault is a hint with "auto"; the machine's or the user's is not. */
+    bool excused = st == NOVAQ_E_UNSUPPORTED || st == NOVAQ_E_FORMAT || st == NOVAQ_E_NUMERIC;
+    if (automatic && excused) {
         return nq_strdup(why, local.msg, err);
     }
     return nq_fail(err, st, "%s%s",

@@ -11,6 +11,9 @@
 #include "base/pool.h"
 #include "format/tensors.h"
 
+/* More would tell nothing new. */
+#define NQ_CALIBRATION_TOKENS_MAX (1U << 22)
+
 typedef struct nq_calibration {
     int32_t *tokens; /* (sequences, length) */
     uint32_t sequences, length;

@@ -242,6 +242,11 @@ static novaq_status open_calibration(nq_compress_job *j, novaq_error *err) {
         nq_free(why);
         return st;
     }
+    uint64_t got = (uint64_t)j->calibration.sequences * j->calibration.length;
+    if (got > 0 && got < o->calibration_tokens) {
+        return nq_recipe_warn(&j->recipe, err, "%s: holds %llu of the %u tokens asked for",
+                              o->calibration, (unsigned long long)got, o->calibration_tokens);
+    }
     return NOVAQ_OK;
 }
 

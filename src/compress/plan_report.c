@@ -24,7 +24,7 @@ static json_t *layer_of(const nq_recipe_tensor *t) {
     if (o != NULL && t->planned) {
         (void)json_object_set_new(o, "sensitivity", json_real(t->sensitivity));
         (void)json_object_set_new(o, "expected_cost",
-                                  json_real(t->sensitivity * t->expected_error));
+                                  json_real(t->sensitivity * nq_plan_damage(&t->scheme)));
     }
     return o;
 }
@@ -62,7 +62,7 @@ static sums sum_up(const nq_recipe *r) {
         count_scheme(s.schemes, t);
         s.bytes += t->bytes;
         s.parameters += t->src->elements;
-        s.cost += t->planned ? t->sensitivity * t->expected_error : 0;
+        s.cost += t->planned ? t->sensitivity * nq_plan_damage(&t->scheme) : 0;
     }
     return s;
 }

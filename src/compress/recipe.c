@@ -6,13 +6,13 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "compress/calibration.h"
 #include "compress/tensor_rules.h"
 
 /* Smaller matrices stay as they are: codebook and scales would eat the gain. */
-#define CODED_MIN_ELEMENTS     256
-#define CODED_MIN_COLS         4
-#define CALIBRATION_TOKENS_MAX (1U << 24)
-#define SWEEPS_MAX             16
+#define CODED_MIN_ELEMENTS 256
+#define CODED_MIN_COLS     4
+#define SWEEPS_MAX         16
 /* Exponent of the column scales where errors are not fed forward; where they are, no
  * scales at all are better. Measured in docs/METHOD.md. */
 #define UNFED_COLUMN_SCALES 0.5
@@ -37,17 +37,16 @@ static novaq_status check_calibration(const novaq_compress_options *o, novaq_err
         return nq_fail(err, NOVAQ_E_ARG,
                        "rotation block %u: give a power of two from 16 to 512, or 0 for 512", b);
     }
-    if (o->calibration_tokens > CALIBRATION_TOKENS_MAX) {
+    if (o->calibration_tokens > NQ_CALIBRATION_TOKENS_MAX) {
         return nq_fail(err, NOVAQ_E_ARG,
                        "%u calibration tokens: give at most %u, or 0 for the default",
-                       o->calibration_tokens, CALIBRATION_TOKENS_MAX);
+                       o->calibration_tokens, NQ_CALIBRATION_TOKENS_MAX);
     }
     if (o->sweeps > SWEEPS_MAX) {
         return nq_fail(err, NOVAQ_E_ARG, "%u sweeps: give at most %d", o->sweeps, SWEEPS_MAX);
     }
     if (!(o->damping >= 1e-6 && o->damping <= 10)) {
-        return nq_fail(err, NOVAQ_E_ARG, "damping must lie in 0.000001-10, not %g",
-                       o->damping);
+        return nq_fail(err, NOVAQ_E_ARG, "damping must lie in 0.000001-10, not %g", o->damping);
     }
     if (!(o->column_scales <= 2)) {
         return nq_fail(err, NOVAQ_E_ARG,
@@ -111,6 +110,17 @@ static novaq_status check_normalization(const novaq_compress_options *o, nq_norm
                        "a rotation block of %u without a rotation: leave it out, or normalize by "
                        "'rotate', not '%s'",
                        o->rotation_block, o->normalize);
+    }
+    if (o->column_scales > 0 && normalize != NQ_NORMALIZE_ROTATE) {
+        return nq_fail(err, NOVAQ_E_ARG,
+                       "column scales of exponent %g without a rotation: leave them out, or "
+                       "normalize by 'rotate', not '%s'",
+                       o->column_scales, o->normalize);
+    }
+    if (o->row_means != 0 && normalize == NQ_NORMALIZE_PAPER) {
+        return nq_fail(err, NOVAQ_E_ARG,
+                       "normalizing by 'paper' stores the row means anyway: leave the option out, "
+                       "or normalize by 'rotate' or 'row'");
     }
     if (o->row_means != 0 && normalize == NQ_NORMALIZE_NONE) {
         return nq_fail(err, NOVAQ_E_ARG,
@@ -292,9 +302,11 @@ novaq_status nq_recipe_make(nq_recipe *out, nq_tensors *ts, const novaq_compress
     *out = (nq_recipe){.opt = opt, .count = nq_tensors_count(ts)};
     NQ_TRY(check_ranges(opt, err));
     NQ_TRY(encode_options(&out->encode, opt, err));
-    out->column_scales = opt->column_scales >= 0 ? opt->column_scales
-                         : opt->feedback != 0    ? 0
-                                                 : UNFED_COLUMN_SCALES;
+    bool rotated = out->encode.normalize == NQ_NORMALIZE_ROTATE;
+    out->column_scales = !rotated                  ? 0
+                         : opt->column_scales >= 0 ? opt->column_scales
+                         : opt->feedback != 0      ? 0
+                                                   : UNFED_COLUMN_SCALES;
     NQ_TRY(paper_parameters(out, err));
     nq_rules *rules = NULL;
     NQ_TRY(nq_rules_open(&rules, opt->tensor_types, opt->tensor_type_count, err));

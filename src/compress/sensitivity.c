@@ -32,11 +32,28 @@ typedef struct prober {
     float *base;         /* (scored, vocab) log-probabilities of the original */
     float *logits;       /* (scored, vocab) */
     float *row_kl;       /* (scored) */
-    double *kl;          /* (blocks, 7) measured, or NAN */
+    double *kl;          /* (blocks, MATRICES) of the measured blocks */
     double kl_embed, kl_head;
+    uint32_t block; /* at work, for progress */
+    const char *item;
 } prober;
 
 #define MATRICES 7 /* of a block */
+
+static novaq_status tick(void *ctx, novaq_error *err) {
+    const prober *p = ctx;
+    const novaq_compress_options *o = p->j->recipe.opt;
+    novaq_progress now = {.phase = "sensitivity",
+                          .item = p->item != NULL ? p->item : "",
+                          .done = p->block,
+                          .total = p->m->hyper.blocks,
+                          .unit = "blocks",
+                          .value = NAN};
+    if (o->progress != NULL && o->progress(o->progress_ctx, &now) != 0) {
+        return nq_fail(err, NOVAQ_E_INTERRUPTED, "interrupted; nothing was left behind");
+    }
+    return NOVAQ_OK;
+}
 
 /* ---- divergence ----------------------------------------------------------------- */
 
@@ -98,6 +115,7 @@ static novaq_status run_from(prober *p, uint32_t first, const nq_linear *own,
                              const nq_linear *changed, novaq_error *err) {
     uint32_t length = p->text.length;
     for (uint32_t b = first; b < p->m->hyper.blocks; b++) {
+        NQ_TRY(tick(p, err));
         NQ_TRY(nq_run_enter(p->in, p->run, b, p->x, p->sequences, length, err));
         for (unsigned stage = 0; stage < NQ_STAGES; stage++) {
             const nq_linear *l[NQ_GROUP_MAX];
@@ -115,37 +133,46 @@ static novaq_status run_from(prober *p, uint32_t first, const nq_linear *own,
 /* ---- disturbances ----------------------------------------------------------------- */
 
 typedef struct noise_job {
-    float *out; /* (rows, cols) becomes the disturbed matrix */
-    const float *w;
+    float *w;                /* (rows, cols) is disturbed in place */
     const nq_metric *metric; /* or NULL: white */
     uint64_t rows, cols, seed, stream;
+    float *scratch; /* (threads, TILE_ROWS, cols) */
 } noise_job;
 
-/* Coding leaves (w - q) u white, u the unit factor of the metric: w - q = e u^-1,
- * e white with a share of the power of the row in the coded basis. */
+/* c_j, or its inverse; 1 without column scales. */
+static float column_factor(const nq_metric *m, uint64_t c, bool inverse) {
+    if (m == NULL || m->col_exponent == NULL) {
+        return 1.0F;
+    }
+    return nq_col_factor((int8_t)(inverse ? m->col_exponent[c] : -m->col_exponent[c]));
+}
+
+/* White noise with a share of the power of the row in the coded basis, times the
+ * pivots of the metric's factor. */
+static void noise_row(float *e, const noise_job *n, uint64_t row) {
+    const float *w = n->w + row * n->cols;
+    double power = 0;
+    for (uint64_t c = 0; c < n->cols; c++) {
+        double scaled = (double)(w[c] * column_factor(n->metric, c, false));
+        power += scaled * scaled;
+    }
+    double size = sqrt(DISTURBANCE * power / (double)n->cols);
+    for (uint64_t c = 0; c < n->cols; c++) {
+        double g = nq_normal(n->seed, n->stream, row * n->cols + c);
+        double pivot = n->metric != NULL ? (double)n->metric->r[c * n->cols + c] : 1;
+        e[c] = (float)(size * g * pivot);
+    }
+}
+
+/* Coding leaves (w - q) u white, u the unit factor of the metric: w - q = e u^-1. */
 static void noise_task(void *ctx, uint64_t task, unsigned worker) {
-    (void)worker;
     const noise_job *n = ctx;
+    const nq_metric *m = n->metric;
     uint64_t r0 = task * TILE_ROWS;
     uint64_t rows = n->rows - r0 < TILE_ROWS ? n->rows - r0 : TILE_ROWS;
-    float *e = n->out + r0 * n->cols;
-    const nq_metric *m = n->metric;
-    memcpy(e, n->w + r0 * n->cols, rows * n->cols * sizeof(float));
+    float *e = n->scratch + (uint64_t)worker * TILE_ROWS * n->cols;
     for (uint64_t r = 0; r < rows; r++) {
-        double power = 0;
-        float *row = e + r * n->cols;
-        for (uint64_t c = 0; c < n->cols; c++) {
-            float f = m != NULL && m->col_exponent != NULL
-                          ? nq_col_factor((int8_t)-m->col_exponent[c])
-                          : 1.0F;
-            power += (double)(row[c] * f) * (double)(row[c] * f);
-        }
-        double size = sqrt(DISTURBANCE * power / (double)n->cols);
-        for (uint64_t c = 0; c < n->cols; c++) {
-            double g = nq_normal(n->seed, n->stream, (r0 + r) * n->cols + c);
-            double pivot = m != NULL ? (double)m->r[c * n->cols + c] : 1;
-            row[c] = (float)(size * g * pivot);
-        }
+        noise_row(e + r * n->cols, n, r0 + r);
     }
     if (m != NULL) {
         cblas_strsm(CblasRowMajor, CblasRight, CblasUpper, CblasNoTrans, CblasNonUnit, (int)rows,
@@ -153,21 +180,35 @@ static void noise_task(void *ctx, uint64_t task, unsigned worker) {
         nq_rotate_inverse(e, &m->rotation, rows, n->cols);
     }
     for (uint64_t i = 0; i < rows * n->cols; i++) {
-        uint64_t c = i % n->cols;
-        float f = m != NULL && m->col_exponent != NULL ? nq_col_factor(m->col_exponent[c]) : 1.0F;
-        e[i] = n->w[r0 * n->cols + i] + f * e[i];
+        n->w[r0 * n->cols + i] += column_factor(m, i % n->cols, true) * e[i];
     }
 }
 
-static void disturb(float *out, const nq_linear *l, const nq_metric *m, const prober *p) {
-    noise_job n = {.out = out,
-                   .w = l->dense,
-                   .metric = m,
+/* *out (nq_free): a disturbed copy of the matrix. */
+static novaq_status disturb(float **out, const nq_linear *l, const nq_metric *m, const prober *p,
+                            novaq_error *err) {
+    nq_pool *pool = p->j->pool;
+    noise_job n = {.metric = m,
                    .rows = l->w->rows,
                    .cols = l->w->cols,
                    .seed = p->j->recipe.opt->seed,
                    .stream = nq_stream(l->w->name)};
-    nq_pool_run(p->j->pool, noise_task, &n, (n.rows + TILE_ROWS - 1) / TILE_ROWS);
+    novaq_status st = nq_alloc_raw(&n.w, n.rows * n.cols, sizeof(float), err);
+    if (st == NOVAQ_OK) {
+        st = nq_alloc_raw(&n.scratch, nq_pool_threads(pool) * TILE_ROWS * n.cols, sizeof(float),
+                          err);
+    }
+    if (st == NOVAQ_OK && l->dense != NULL) {
+        memcpy(n.w, l->dense, n.rows * n.cols * sizeof(float));
+    } else if (st == NOVAQ_OK) {
+        st = nq_weights_read_rows(n.w, l->weights, l->w, 0, n.rows, err);
+    }
+    if (st == NOVAQ_OK) {
+        nq_pool_run(pool, noise_task, &n, (n.rows + TILE_ROWS - 1) / TILE_ROWS);
+    }
+    nq_free(n.scratch);
+    *out = n.w; /* the caller's, whatever the status */
+    return st;
 }
 
 /* ---- measuring ---------------------------------------------------------------------- */
@@ -182,22 +223,24 @@ static novaq_status probe_stage(prober *p, uint32_t block, unsigned stage, const
     const float *residual;
     nq_metric metric = {0};
     nq_metric_options how = nq_metric_choice(&p->j->recipe, 1);
-    novaq_error ignored = {0};
     how.by_energy = false;
     nq_flow_moments(&moments, &residual, p->flow, stage);
-    bool shaped = p->j->recipe.encode.feedback &&
-                  nq_metric_open(&metric, &moments, &how, p->j->pool, &ignored) == NOVAQ_OK;
+    bool shaped = p->j->recipe.encode.feedback;
     novaq_status st = NOVAQ_OK;
+    if (shaped) {
+        st = nq_metric_open(&metric, &moments, &how, p->j->pool, err);
+        shaped = st == NOVAQ_OK;
+        st = st == NOVAQ_E_NUMERIC ? NOVAQ_OK : st; /* coding then does without, too */
+    }
     for (unsigned i = 0; st == NOVAQ_OK && i < count; i++) {
         nq_linear changed = *l[i];
         float *noisy = NULL;
-        st = nq_alloc_raw(&noisy, l[i]->w->rows * l[i]->w->cols, sizeof(float), err);
+        p->item = l[i]->w->name;
+        st = tick(p, err);
         if (st == NOVAQ_OK) {
-            st = nq_report_progress(p->j->recipe.opt, "sensitivity", l[i]->w->name, block,
-                                    p->m->hyper.blocks, err);
+            st = disturb(&noisy, l[i], shaped ? &metric : NULL, p, err);
         }
         if (st == NOVAQ_OK) {
-            disturb(noisy, l[i], shaped ? &metric : NULL, p);
             changed.dense = noisy;
             memcpy(p->x, start, (uint64_t)p->rows * p->m->hyper.dim * sizeof(float));
             st = run_from(p, block, l[i], &changed, err);
@@ -238,11 +281,15 @@ static novaq_status pass_block(prober *p, uint32_t b, bool measured, novaq_error
 static novaq_status probe_single(double *kl, prober *p, nq_linear *place, novaq_error *err) {
     nq_linear changed = *place;
     float *noisy = NULL;
-    NQ_TRY(nq_alloc_raw(&noisy, place->w->rows * place->w->cols, sizeof(float), err));
-    disturb(noisy, place, NULL, p);
+    p->item = place->w->name;
+    novaq_status st = disturb(&noisy, place, NULL, p, err);
+    if (st != NOVAQ_OK) {
+        nq_free(noisy);
+        return st;
+    }
     changed.dense = noisy;
     nq_model_swap(p->m, place, &changed);
-    novaq_status st = nq_run_embed(p->x, p->run, p->text.tokens, p->sequences, p->text.length, err);
+    st = nq_run_embed(p->x, p->run, p->text.tokens, p->sequences, p->text.length, err);
     if (st == NOVAQ_OK) {
         st = run_from(p, 0, NULL, NULL, err);
     }
@@ -271,6 +318,7 @@ static novaq_status measure_all(prober *p, novaq_error *err) {
     NQ_TRY(score(p->base, p, err));
     nq_pool_run(p->j->pool, base_task, p, p->scored);
     for (uint32_t b = 0; b < blocks; b++) {
+        p->block = b;
         NQ_TRY(pass_block(p, b, is_measured(b, blocks), err));
     }
     NQ_TRY(probe_single(&p->kl_embed, p, &p->m->embed, err));
@@ -336,8 +384,12 @@ static novaq_status open_prober(prober *p, novaq_error *err) {
     p->scored = p->rows < SCORED ? p->rows : SCORED;
     nq_flow_options opt = {.path = o->input,
                            .memory = o->max_memory > 0 ? o->max_memory : nq_physical_memory() / 2,
-                           .pool = p->j->pool};
-    NQ_TRY(nq_model_open(&p->m, o->input, p->j->pool, err));
+                           .pool = p->j->pool,
+                           .tick = tick,
+                           .tick_ctx = p};
+    /* Every measurement runs through most of the model: copies in memory pay. */
+    NQ_TRY(o->max_memory > 0 ? nq_model_open_lean(&p->m, o->input, p->j->pool, err)
+                             : nq_model_open(&p->m, o->input, p->j->pool, err));
     NQ_TRY(nq_flow_open(&p->flow, &p->text, &opt, err));
     NQ_TRY(nq_run_open_staged(&p->run, p->m, p->sequences, all->length, err));
     const nq_hyper *h = &p->m->hyper;

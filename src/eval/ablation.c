@@ -29,7 +29,7 @@ typedef struct variant {
 } variant;
 
 static bool is_calibrated(const novaq_compress_options *o) {
-    return o->calibration == NULL || strcmp(o->calibration, "none") != 0;
+    return o->calibration != NULL && strcmp(o->calibration, "none") != 0;
 }
 
 static bool normalizes_by(const novaq_compress_options *o, const char *how) {
@@ -41,15 +41,23 @@ static bool any(novaq_compress_options *o) {
     return true;
 }
 
+/* Another normalization, without the pieces that only the one asked for has. */
+static void renormalize(novaq_compress_options *o, const char *how) {
+    o->normalize = how;
+    o->rotation_block = 0;
+    o->column_scales = 0;
+    o->row_means = strcmp(how, "row") == 0 ? o->row_means : 0;
+}
+
 static bool no_normalization(novaq_compress_options *o) {
     bool there = !normalizes_by(o, "none");
-    o->normalize = "none";
+    renormalize(o, "none");
     return there;
 }
 
 static bool no_rotation(novaq_compress_options *o) {
     bool there = normalizes_by(o, "rotate");
-    o->normalize = "row";
+    renormalize(o, "row");
     return there;
 }
 
@@ -67,7 +75,7 @@ static bool no_propagation(novaq_compress_options *o) {
 
 /* Column scales do what feedback does better; what they are worth shows without it. */
 static bool no_feedback_nor_scales(novaq_compress_options *o) {
-    bool there = no_feedback(o) && o->column_scales != 0;
+    bool there = no_feedback(o) && normalizes_by(o, "rotate") && o->column_scales != 0;
     o->column_scales = 0;
     return there;
 }
@@ -80,7 +88,7 @@ static bool no_calibration(novaq_compress_options *o) {
 
 static bool paper(novaq_compress_options *o) {
     o->calibration = "none";
-    o->normalize = "paper";
+    renormalize(o, "paper");
     return true;
 }
 
@@ -367,6 +375,15 @@ static bool is_wanted(const char *list, const char *name) {
     return list == NULL;
 }
 
+/* The names of all variants, separated by commas. */
+static void list_variants(char *out, size_t size) {
+    size_t len = 0;
+    for (size_t i = 0; i < VARIANTS && len < size; i++) {
+        int n = snprintf(out + len, size - len, "%s%s", i > 0 ? ", " : "", variants[i].name);
+        len += n > 0 ? (size_t)n : 0;
+    }
+}
+
 static novaq_status check_wanted(const char *list, novaq_error *err) {
     for (const char *p = list; p != NULL && *p != '\0';) {
         size_t len = strcspn(p, ",");
@@ -376,11 +393,10 @@ static novaq_status check_wanted(const char *list, novaq_error *err) {
                     (strlen(variants[i].name) == len && strncmp(p, variants[i].name, len) == 0);
         }
         if (!known) {
-            return nq_fail(err, NOVAQ_E_ARG,
-                           "no variant '%.*s': use full, no-normalization, no-residual, "
-                           "no-rotation, no-feedback, no-propagation, no-column-scales, "
-                           "no-calibration, no-sliding, paper",
-                           (int)(len < 40 ? len : 40), p);
+            char names[400];
+            list_variants(names, sizeof names);
+            return nq_fail(err, NOVAQ_E_ARG, "no variant '%.*s': use %s",
+                           (int)(len < 40 ? len : 40), p, names);
         }
         p += len + (p[len] == ',');
     }
@@ -466,7 +482,7 @@ static novaq_status make_report(char **report, const ablation *a, novaq_error *e
         json_pack("{s:s, s:s, s:I, s:I, s:s, s:f, s:s, s:I, s:O}", "model", o->model, "text",
                   o->text_file, "n_ctx", (json_int_t)o->n_ctx, "chunks", (json_int_t)o->chunks,
                   "scheme", c->scheme != NULL ? c->scheme : "planned", "target_bits",
-                  c->target_bits, "calibration", c->calibration != NULL ? c->calibration : "auto",
+                  c->target_bits, "calibration", c->calibration != NULL ? c->calibration : "none",
                   "seed", (json_int_t)c->seed, "rows", a->rows);
     if (all == NULL) {
         return nq_fail(err, NOVAQ_E_FORMAT, "cannot report: a path is not UTF-8");

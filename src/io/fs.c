@@ -425,7 +425,10 @@ static novaq_status map_scratch(nq_scratch *out, const char *dir, novaq_error *e
                      strerror(errno));
     } else {
         (void)unlink(path);
-        int code = posix_fallocate(fd, 0, (off_t)out->size);
+        int code;
+        do {
+            code = posix_fallocate(fd, 0, (off_t)out->size);
+        } while (code == EINTR);
         if (code != 0) {
             st = nq_fail(err, code == ENOSPC ? NOVAQ_E_NOSPACE : NOVAQ_E_IO,
                          "%s: cannot reserve %llu bytes for calibration activations: %s; set "

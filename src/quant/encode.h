@@ -64,7 +64,9 @@ typedef struct nq_encoded {
     uint16_t *row_mean;
     int8_t *col_exponent;
     double sq_error, sq_source, sq_decoded, dot; /* in the weights' own units */
-    double output_error; /* E|Wx - Qx|^2 / E|Wx|^2 under the metric; NaN without one */
+    /* E|Tx - Qx|^2 / E|Tx|^2 under the damped metric, T what was coded (the corrected
+     * target); NaN without a metric, and for q8. */
+    double output_error;
     nq_subspace_stats subspaces;
 } nq_encoded;
 

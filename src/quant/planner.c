@@ -79,6 +79,12 @@ double nq_plan_error(const nq_scheme *s) {
     return s->kind == NQ_SCHEME_Q8 ? 7e-5 : s->kind == NQ_SCHEME_BF16 ? 1e-6 : 1e-8;
 }
 
+double nq_plan_damage(const nq_scheme *s) {
+    double e = nq_plan_error(s);
+    e = e < 0.99 ? e : 0.99;
+    return e / (1 - e);
+}
+
 novaq_status nq_ladder_default(nq_scheme **out, size_t *count, novaq_error *err) {
     static const struct {
         unsigned k, d, levels;
@@ -157,7 +163,7 @@ static novaq_status find_rungs(item_rungs *r, const nq_plan_item *item, const nq
     for (size_t i = 0; i < n; i++) {
         r->points[i] =
             (point){.bytes = nq_plan_bytes(&ladder[i], item->rows, item->cols, item->extra),
-                    .error = item->sensitivity * nq_plan_error(&ladder[i]),
+                    .error = item->sensitivity * nq_plan_damage(&ladder[i]),
                     .rung = i};
     }
     sort_points(r->points, n);

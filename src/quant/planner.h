@@ -1,6 +1,6 @@
 /* planner.h - how many bits each tensor gets.
  *
- * Owns: minimising sum over tensors of sensitivity * expected relative error
+ * Owns: minimising sum over tensors of sensitivity * expected damage
  * under a budget of bytes, by steepest descent on each tensor's lower convex
  * hull of (bytes, error): exact on the hull (Shoham & Gersho 1988). What the
  * first step that does not fit leaves over goes, steepest first, to any schemes
@@ -28,6 +28,10 @@ uint64_t nq_plan_bytes(const nq_scheme *s, uint64_t rows, uint64_t cols, uint64_
 /* Expected MSE on unit-variance data: measured for the ladder's schemes on
  * Gaussian data, a rate model c * 4^-bits for the others. */
 double nq_plan_error(const nq_scheme *s);
+/* What such an error e does, in units of sensitivity: e / (1 - e), error over what
+ * is left of the signal. For small errors that is e; but a matrix coded at a
+ * quarter of a bit is not three times as bad as one at one bit, it is gone. */
+double nq_plan_damage(const nq_scheme *s);
 
 /* The default ladder, 0.25 to 8 bits: of the schemes of one rate the one with the
  * least error, however many levels it takes to decode (two levels decode faster

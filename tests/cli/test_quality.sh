@@ -72,5 +72,8 @@ if quality --calibration self 4.05 >table 2>message; then fail "two protocols in
 grep -q 'measured otherwise' message || fail "$(cat message)"
 if quality --calibration none nonsense >table 2>message; then fail "a target that is none"; fi
 grep -q "'nonsense' is no target" message || fail "$(cat message)"
+if quality --calibration none --seed 5 4.05 >table 2>message; then fail "a target for a seed"; fi
+grep -q "'4.05' is no seed; targets come before --seed" message || fail "$(cat message)"
+quality --calibration none --seed 5 -- 4.05 >table 2>message || fail "$(cat message)"
 if quality --calibration "$model/text.txt" 4 >table 2>message; then fail "calibrated on the text"; fi
 echo "the quality report keeps, adds and quotes what it measures"

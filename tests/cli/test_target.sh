@@ -113,7 +113,8 @@ for name, layer in plan["layers"].items():
         assert layer["chosen_by"] == "rule" and "sensitivity" not in layer, name
 planned = [l for l in plan["layers"].values() if l["chosen_by"] != "rule"]
 assert sum(l["bytes"] for l in planned) == plan["budget_used"] <= plan["budget_bytes"]
-cost = sum(l["sensitivity"] * l["expected_relative_error"] for l in planned)
+damage = lambda e: e / (1 - e)  # error over what is left of the signal
+cost = sum(l["sensitivity"] * damage(l["expected_relative_error"]) for l in planned)
 assert abs(cost / plan["expected_cost"] - 1) < 1e-6
 schemes = plan["schemes"].values()
 assert sum(s["tensors"] for s in schemes) == len(plan["layers"])

@@ -53,7 +53,15 @@ refuses 2 'target-size and --scheme contradict' compress --input x --output y \
 refuses 2 'target-size and --subspaces contradict' local x --subspaces 4 --target-size 1G
 refuses 2 'sweeps and --calibration none contradict' compress --input x --output y \
     --calibration none --sweeps 2
+for option in --no-feedback --no-propagate '--column-scales 0.5' '--max-memory 1G' '--damping 1' \
+    '--calibration-tokens 512' '--column-order energy'; do
+    # shellcheck disable=SC2086 # an option and its value
+    refuses 2 "^novaq: ${option%% *} and --calibration none contradict" compress --input x \
+        --output y --calibration none $option
+done
 refuses 2 'from 0 to 16' compress --input x --output y --sweeps 99
+refuses 2 'from 0 to 4194304' compress --input x --output y --calibration-tokens 4194305
+refuses 2 'from 16 to 1048576' compress --input x --output y --segment-rows 15
 refuses 2 'natural|energy' compress --input x --output y --column-order up
 refuses 2 'above 0' compress --input x --output y --tolerance 0
 refuses 2 'needs a value' compress --input

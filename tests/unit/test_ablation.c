@@ -182,6 +182,28 @@ static void test_rows_that_do_not_apply(void **state) {
     nq_free(dir);
 }
 
+/* Without a calibration text there is none, as for compress; and pieces that only the
+ * rotation has go with it. */
+static void test_pieces_of_a_rotation(void **state) {
+    static const char *const names[] = {"source",      "full",        "no-normalization",
+                                        "no-residual", "no-rotation", "no-sliding",
+                                        "paper",       NULL};
+    (void)state;
+    char *dir = scratch_dir();
+    novaq_compress_options c = k16();
+    c.calibration = NULL;
+    c.rotation_block = 16;
+    c.column_scales = 0.5;
+    c.row_means = 1;
+    novaq_ablation_options o = options(&c, dir);
+    json_t *got = ablate(&o);
+    check_rows(got, names);
+    assert_string_equal(json_string_value(json_object_get(got, "calibration")), "none");
+    json_decref(got);
+    remove_dir(dir);
+    nq_free(dir);
+}
+
 /* A plan is kept: every tensor has the scheme that the full variant gave it. */
 static void test_planned(void **state) {
     static const char *const names[] = {"source",      "full",       "no-residual",
@@ -259,6 +281,9 @@ static void test_refusals(void **state) {
     novaq_ablation_options o = options(&c, dir);
     o.variants = "full,no-luck";
     refuse(&o, NOVAQ_E_ARG, "no variant 'no-luck': use full, ");
+    refuse(&o, NOVAQ_E_ARG,
+           "no-normalization, no-residual, no-rotation, no-feedback, no-feedback-no-scales, "
+           "no-propagation, no-calibration, no-sliding, paper");
     o = options(&c, dir);
     o.model = NULL;
     refuse(&o, NOVAQ_E_ARG, "no model or text");
@@ -284,6 +309,7 @@ int main(void) {
         cmocka_unit_test(test_all_rows),
         cmocka_unit_test(test_full_row),
         cmocka_unit_test(test_rows_that_do_not_apply),
+        cmocka_unit_test(test_pieces_of_a_rotation),
         cmocka_unit_test(test_planned),
         cmocka_unit_test(test_interruption),
         cmocka_unit_test(test_refusals),

@@ -139,9 +139,9 @@ typedef struct variant {
 static const variant VARIANTS[] = {
     {TINY("a.gguf"), "natural", "rotate", NULL, "k16d2l2", 1, 1, 0, 1, 0, 0, 0.5},
     {TINY("b.gguf"), "energy", "rotate", NULL, "k8d2l3", 1, 1, 1, 1, 1, 16, 0},
-    {TINY("a-hf"), NULL, "row", NULL, "pq16x4d3", 1, 0, 1, 1, 0, 0, 0.5},
-    {TINY("b-hf"), "energy", "none", "self", "k16d1l2", 0, 1, 0, 1, 1, 0, 0.5},
-    {TINY("a.gguf"), "energy", "paper", NULL, "k16d2l3", 1, 1, 0, 1, 0, 0, 0.5},
+    {TINY("a-hf"), NULL, "row", NULL, "pq16x4d3", 1, 0, 1, 1, 0, 0, 0},
+    {TINY("b-hf"), "energy", "none", "self", "k16d1l2", 0, 1, 0, 1, 1, 0, -1},
+    {TINY("a.gguf"), "energy", "paper", NULL, "k16d2l3", 1, 1, 0, 1, 0, 0, -1},
     {TINY("b.gguf"), "natural", "rotate", "auto", NULL, 0, 0, 0, 1, 0, 0, 0.25},
 };
 

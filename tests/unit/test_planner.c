@@ -88,7 +88,7 @@ static double cost_of(uint64_t *bytes, const instance *in, size_t code) {
         const nq_plan_item *t = &in->items[i];
         const nq_scheme *s = &in->ladder[code % in->rungs];
         *bytes += nq_plan_bytes(s, t->rows, t->cols, t->extra);
-        cost += t->sensitivity * nq_plan_error(s);
+        cost += t->sensitivity * nq_plan_damage(s);
     }
     return cost;
 }
@@ -98,8 +98,8 @@ static double largest_step(const instance *in) {
     double largest = 0;
     for (size_t i = 0; i < ITEMS; i++) {
         for (size_t r = 0; r + 1 < in->rungs; r++) {
-            double a = nq_plan_error(&in->ladder[r]);
-            double b = nq_plan_error(&in->ladder[r + 1]);
+            double a = nq_plan_damage(&in->ladder[r]);
+            double b = nq_plan_damage(&in->ladder[r + 1]);
             largest = fmax(largest, in->items[i].sensitivity * fabs(a - b));
         }
     }
@@ -124,7 +124,7 @@ static void planner_against_all_assignments(void **state) {
         double got = 0;
         for (size_t i = 0; i < ITEMS; i++) {
             used += in.items[i].bytes;
-            got += in.items[i].sensitivity * in.items[i].error;
+            got += in.items[i].sensitivity * nq_plan_damage(&in.items[i].scheme);
             assert_int_equal(in.items[i].bytes, nq_plan_bytes(&in.items[i].scheme, in.items[i].rows,
                                                               in.items[i].cols, in.items[i].extra));
         }
@@ -417,6 +417,15 @@ static void ranges_are_checked(void **state) {
     o.row_means = 1;
     o.normalize = "none";
     expect_refusal(&o, "row means belong to rows");
+    o.normalize = "paper";
+    expect_refusal(&o, "'paper' stores the row means anyway");
+    static const char *const unrotated[] = {"row", "none", "paper"};
+    for (size_t i = 0; i < 3; i++) {
+        o = options();
+        o.column_scales = 0.5;
+        o.normalize = unrotated[i];
+        expect_refusal(&o, "column scales of exponent 0.5 without a rotation");
+    }
     o = options();
     o.sweeps = 17;
     expect_refusal(&o, "give at most 16");
@@ -434,7 +443,7 @@ static void ranges_are_checked(void **state) {
     o.column_order = "random";
     expect_refusal(&o, "use natural or energy");
     o = options();
-    o.calibration_tokens = 1U << 25;
+    o.calibration_tokens = (1U << 22) + 1;
     expect_refusal(&o, "calibration tokens");
     o = options();
     o.target_size = 50000;
@@ -443,6 +452,35 @@ static void ranges_are_checked(void **state) {
     o = options();
     o.target_size = 100;
     expect_refusal(&o, "target size 100 cannot be reached: the smallest codes make about");
+}
+
+/* Column scales are charged where they are made: with a rotation, and by default
+ * only without feedback. */
+static void scales_go_with_a_rotation(void **state) {
+    static const struct {
+        const char *normalize;
+        int feedback;
+        double asked, got;
+    } cases[] = {{"rotate", 1, -1, 0},      {"rotate", 0, -1, 0.5}, {NULL, 0, -1, 0.5},
+                 {"rotate", 1, 0.25, 0.25}, {"rotate", 0, 0, 0},    {"row", 0, -1, 0},
+                 {"none", 0, -1, 0},        {"paper", 0, -1, 0},    {"row", 1, 0, 0}};
+    (void)state;
+    uint64_t bytes[9];
+    for (size_t i = 0; i < 9; i++) {
+        novaq_compress_options o = options();
+        planning p;
+        o.scheme = "k16d2l3";
+        o.calibration = "self";
+        o.normalize = cases[i].normalize;
+        o.feedback = cases[i].feedback;
+        o.column_scales = cases[i].asked;
+        plan_open(&p, &o);
+        assert_true(p.recipe.column_scales == cases[i].got);
+        bytes[i] = p.recipe.coded_bytes;
+        plan_close(&p);
+    }
+    assert_true(bytes[1] > bytes[0] && bytes[2] == bytes[1] && bytes[3] == bytes[1]);
+    assert_true(bytes[4] == bytes[0] && bytes[5] == bytes[0] && bytes[6] == bytes[0]);
 }
 
 /* Every option that decides bytes is in the record, the others are not. */
@@ -485,6 +523,7 @@ int main(void) {
         cmocka_unit_test(sizes_hold_after_replanning),
         cmocka_unit_test(replanning_without_knowledge),
         cmocka_unit_test(ranges_are_checked),
+        cmocka_unit_test(scales_go_with_a_rotation),
         cmocka_unit_test(config_is_complete),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

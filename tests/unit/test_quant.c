@@ -496,7 +496,7 @@ static void planner_is_optimal(void **state) {
             double c = 0;
             for (int i = 0; i < 3; i++) {
                 b += nq_plan_bytes(&ladder[pick[i]], items[i].rows, items[i].cols, 0);
-                c += items[i].sensitivity * nq_plan_error(&ladder[pick[i]]);
+                c += items[i].sensitivity * nq_plan_damage(&ladder[pick[i]]);
             }
             assert_false(b < bytes && c < cost * (1 - 1e-9) - 0.02 * cost);
         }
