@@ -1,6 +1,6 @@
 # A thin front of CMake + Ninja. `make` installs missing Debian packages (as
 # root or through sudo, otherwise it says what to run) and builds build/novaq.
-# Variables: PREFIX, DESTDIR, JOBS, MODEL (bench), FUZZ_SECONDS (fuzz).
+# Variables: PREFIX, DESTDIR, JOBS, QUALITY (arguments), FUZZ_SECONDS (fuzz).
 
 PREFIX ?= /usr/local
 JOBS ?= $(shell nproc)
@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 30
 CONFIGURE = cmake --preset
 
 .DEFAULT_GOAL := build
-.PHONY: build deps demo test bench lint format install asan tsan fuzz clean help
+.PHONY: build deps demo test bench quality lint format install asan tsan fuzz clean help
 
 build: ## build build/novaq and the libraries
 	@tools/deps.sh
@@ -23,11 +23,14 @@ demo: build ## compress, measure and run a real model (under 10 minutes, needs t
 	@tools/demo.sh
 
 test: ## every test: release, sanitizers, oracles, scripts
-	@tools/deps.sh
+	@tools/deps.sh --test
 	@JOBS=$(JOBS) tests/run_tests.sh
 
-bench: build ## measure the codec and the model; writes bench/results.md
-	@bench/results.sh $(MODEL)
+bench: build ## measure the codec on Gaussian data; writes bench/codec.md
+	@bench/codec.py
+
+quality: build ## quality at every size on a model, against peers; see bench/quality.py --help
+	@bench/quality.py $(QUALITY)
 
 lint: ## clang-format, clang-tidy, layering, style
 	@tools/deps.sh --lint

@@ -107,8 +107,8 @@ typedef struct novaq_compress_options {
     const char *const *tensor_types; /* "REGEX=SCHEME", first match wins */
     size_t tensor_type_count;
     unsigned segment_rows; /* rows coded as one chain, default 256 */
-    /* What the codec may know of the inputs of each matrix: "none"; "self": the
-     * source model is run on text it samples itself; a path: on that text;
+    /* What the codec may know of the inputs of each matrix: "none" or NULL; "self":
+     * the source model is run on text it samples itself; a path: on that text;
      * "auto": self where the model can be run and has at most 2^31 parameters. */
     const char *calibration;
     int keep_embedding; /* token embedding and head stay as in the source */
@@ -127,8 +127,9 @@ typedef struct novaq_compress_options {
     const char *column_order;    /* "natural" (default) or "energy" */
     /* Pieces of the normalization. */
     double column_scales;    /* exponent of the activation-aware column scales, 0 = none; below 0:
-                                none with feedback, which does better without, else 0.5 */
-    int row_means;           /* 1: subtract and store the mean of each row */
+                                none with feedback, which does better without, else 0.5; above 0
+                                only with normalize "rotate" */
+    int row_means;           /* 1: subtract and store the mean of each row ("rotate", "row") */
     unsigned rotation_block; /* largest block of the rotation, a power of two; 0 = 512 */
     /* Bytes the state of the calibration tokens may take before it goes to a temporary
      * file; 0 = half of the machine's memory. With a limit, matrices are read when they

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages novaq needs, if any is missing. Quick and silent
-# when all are there. Usage: tools/deps.sh [--lint | --fuzz] (adds what lint and the
-# NEON test need, or what libFuzzer needs)
+# when all are there. Usage: tools/deps.sh [--test | --lint | --fuzz] (adds what
+# the NEON test needs, that and the lint tools, or what libFuzzer needs)
 set -euo pipefail
 
 packages=(
@@ -11,17 +11,16 @@ packages=(
     libcmocka-dev python3 python3-venv b3sum
     ca-certificates unzip
 )
+# The NEON kernels are compiled and run on other machines, too.
+neon=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user)
+[ "$(uname -m)" != aarch64 ] || neon=()
 case "${1:-}" in
---lint)
-    packages+=(clang-format clang-tidy)
-    # The NEON kernels are compiled and run on other machines, too.
-    [ "$(uname -m)" = aarch64 ] ||
-        packages+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user)
-    ;;
+--test) packages+=("${neon[@]}") ;;
+--lint) packages+=("${neon[@]}" clang-format clang-tidy) ;;
 --fuzz) packages+=(clang-14 libclang-rt-14-dev llvm-14) ;;
 "") ;;
 *)
-    echo "usage: tools/deps.sh [--lint | --fuzz]" >&2
+    echo "usage: tools/deps.sh [--test | --lint | --fuzz]" >&2
     exit 2
     ;;
 esac
