@@ -10,7 +10,7 @@
 #include "model/model.h"
 #include "model/tokenizer.h"
 
-#define SELF_TOKENS     16384 /* sampled by default */
+#define SELF_TOKENS     8192 /* sampled by default */
 #define SELF_LENGTH     256
 #define FILE_TOKENS     16384 /* taken from a file by default */
 #define FILE_LENGTH     512
