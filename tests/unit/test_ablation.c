@@ -1,5 +1,6 @@
 /* test_ablation.c - the ablation of a tiny model: which rows there are, that they
- * are what compress and eval give, and that nothing stays behind. */
+ * are what compress and eval give, and that nothing stays behind.
+ * Threads: test_calibrated runs the same loops under TSan, and these take long there. */
 #include "model_util.h"
 
 static novaq_ablation_options options(const novaq_compress_options *c, const char *folder) {
