@@ -29,19 +29,10 @@ typedef struct group {
     float *coded[NQ_GROUP_MAX];    /* the same after coding; NULL: not coded */
 } group;
 
-static nq_recipe_tensor *find_tensor(nq_compress_job *j, const char *name) {
-    for (size_t i = 0; i < j->recipe.count; i++) {
-        if (strcmp(j->recipe.tensors[i].src->name, name) == 0) {
-            return &j->recipe.tensors[i];
-        }
-    }
-    return NULL;
-}
-
 /* Reads the source weights of all matrices, coded or not. */
 static novaq_status open_group(group *g, nq_compress_job *j, novaq_error *err) {
     for (unsigned i = 0; i < g->count; i++) {
-        nq_recipe_tensor *t = find_tensor(j, g->linear[i]->w->name);
+        nq_recipe_tensor *t = nq_recipe_find(&j->recipe, g->linear[i]->w->name);
         if (t == NULL) {
             return nq_fail(err, NOVAQ_E_FORMAT, "%s: not among the tensors of the source",
                            g->linear[i]->w->name);

@@ -6,6 +6,7 @@
 
 #include "base/mem.h"
 #include "base/rng.h"
+#include "compress/recipe.h"
 #include "io/fs.h"
 #include "model/model.h"
 #include "model/tokenizer.h"
@@ -70,9 +71,7 @@ static novaq_status sample_group(sample_job *j, novaq_error *err) {
         uint64_t done = (uint64_t)j->first * length + (uint64_t)j->t * j->group;
         novaq_progress p = {"sample", "",         done, (uint64_t)j->c->sequences * length,
                             "tokens", (double)NAN};
-        if (j->progress != NULL && j->progress(j->progress_ctx, &p) != 0) {
-            return nq_fail(err, NOVAQ_E_INTERRUPTED, "interrupted; nothing was left behind");
-        }
+        NQ_TRY(nq_report_step(j->progress, j->progress_ctx, &p, err));
         NQ_TRY(nq_run_feed(j->run, j->last, j->group, 1, err));
         NQ_TRY(nq_run_logits(j->logits, j->run, j->rows, j->group, err));
         nq_pool_run(j->pool, sample_task, j, j->group);

@@ -65,10 +65,7 @@ static novaq_status embed_stream(nq_flow *f, unsigned s, novaq_error *err) {
 
 static novaq_status alloc_all(nq_flow *f, const nq_flow_options *opt, novaq_error *err) {
     uint64_t dim = f->m->hyper.dim;
-    for (unsigned s = 0; s < NQ_STAGES; s++) {
-        uint64_t cols = nq_stage_cols(f->m, s);
-        f->widest = cols > f->widest ? cols : f->widest;
-    }
+    f->widest = nq_stage_widest(f->m);
     uint64_t floats = f->tokens * (dim + f->widest); /* both below 2^32 */
     bool on_disk = floats * sizeof(float) * f->streams > opt->memory;
     for (unsigned s = 0; s < f->streams; s++) {

@@ -17,17 +17,19 @@
  * scales at all are better. Measured in docs/METHOD.md. */
 #define UNFED_COLUMN_SCALES 0.5
 
-novaq_status nq_report_progress(const novaq_compress_options *opt, const char *phase,
-                                const char *item, uint64_t done, uint64_t total, novaq_error *err) {
-    if (opt->progress == NULL) {
-        return NOVAQ_OK;
-    }
-    novaq_progress p = {
-        .phase = phase, .item = item, .done = done, .total = total, .unit = "B", .value = NAN};
-    if (opt->progress(opt->progress_ctx, &p) != 0) {
+novaq_status nq_report_step(novaq_progress_fn fn, void *ctx, const novaq_progress *now,
+                            novaq_error *err) {
+    if (fn != NULL && fn(ctx, now) != 0) {
         return nq_fail(err, NOVAQ_E_INTERRUPTED, "interrupted; nothing was left behind");
     }
     return NOVAQ_OK;
+}
+
+novaq_status nq_report_progress(const novaq_compress_options *opt, const char *phase,
+                                const char *item, uint64_t done, uint64_t total, novaq_error *err) {
+    novaq_progress now = {
+        .phase = phase, .item = item, .done = done, .total = total, .unit = "B", .value = NAN};
+    return nq_report_step(opt->progress, opt->progress_ctx, &now, err);
 }
 
 /* What calibrated coding and the normalization's pieces may be told. */
@@ -326,6 +328,15 @@ novaq_status nq_recipe_make(nq_recipe *out, nq_tensors *ts, const novaq_compress
         nq_recipe_close(out);
     }
     return st;
+}
+
+nq_recipe_tensor *nq_recipe_find(const nq_recipe *r, const char *name) {
+    for (size_t i = 0; i < r->count; i++) {
+        if (strcmp(r->tensors[i].src->name, name) == 0) {
+            return &r->tensors[i];
+        }
+    }
+    return NULL;
 }
 
 bool nq_recipe_calibrated(const nq_recipe *r) {

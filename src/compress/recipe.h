@@ -62,6 +62,9 @@ NOVAQ_CHECK novaq_status nq_recipe_make(nq_recipe *out, nq_tensors *ts,
                                         novaq_error *err);
 void nq_recipe_close(nq_recipe *r);
 
+/* The tensor of that name, or NULL. */
+nq_recipe_tensor *nq_recipe_find(const nq_recipe *r, const char *name);
+
 /* Plans again with measured sensitivities, s[r->count]; overrides stay. Where some
  * of the planner's tensors are not known, their statistics stand in, scaled by the
  * median ratio of the known ones. Before anything is written. */
@@ -87,7 +90,10 @@ NOVAQ_CHECK novaq_status nq_recipe_report(json_t **out, const nq_recipe *r, cons
 /* The object for quantization.config: every option that decides bytes. */
 NOVAQ_CHECK novaq_status nq_recipe_config(json_t **out, const nq_recipe *r, novaq_error *err);
 
-/* Calls the progress callback; NOVAQ_E_INTERRUPTED when it says stop. */
+/* Calls fn, unless NULL; NOVAQ_E_INTERRUPTED when it says stop. */
+NOVAQ_CHECK novaq_status nq_report_step(novaq_progress_fn fn, void *ctx, const novaq_progress *now,
+                                        novaq_error *err);
+/* The same with the options' callback, in bytes of the source. */
 NOVAQ_CHECK novaq_status nq_report_progress(const novaq_compress_options *opt, const char *phase,
                                             const char *item, uint64_t done, uint64_t total,
                                             novaq_error *err);

@@ -49,10 +49,7 @@ static novaq_status tick(void *ctx, novaq_error *err) {
                           .total = p->m->hyper.blocks,
                           .unit = "blocks",
                           .value = NAN};
-    if (o->progress != NULL && o->progress(o->progress_ctx, &now) != 0) {
-        return nq_fail(err, NOVAQ_E_INTERRUPTED, "interrupted; nothing was left behind");
-    }
-    return NOVAQ_OK;
+    return nq_report_step(o->progress, o->progress_ctx, &now, err);
 }
 
 /* ---- divergence ----------------------------------------------------------------- */
@@ -224,10 +221,10 @@ static novaq_status probe_stage(prober *p, uint32_t block, unsigned stage, const
     nq_metric metric = {0};
     nq_metric_options how = nq_metric_choice(&p->j->recipe, 1);
     how.by_energy = false;
-    nq_flow_moments(&moments, &residual, p->flow, stage);
     bool shaped = p->j->recipe.encode.feedback;
     novaq_status st = NOVAQ_OK;
     if (shaped) {
+        nq_flow_moments(&moments, &residual, p->flow, stage);
         st = nq_metric_open(&metric, &moments, &how, p->j->pool, err);
         shaped = st == NOVAQ_OK;
         st = st == NOVAQ_E_NUMERIC ? NOVAQ_OK : st; /* coding then does without, too */
@@ -328,11 +325,11 @@ static novaq_status measure_all(prober *p, novaq_error *err) {
 /* ---- results --------------------------------------------------------------------------- */
 
 static void put(nq_sensitivity *s, const nq_compress_job *j, const nq_linear *l, double kl) {
-    for (size_t i = 0; i < j->recipe.count; i++) {
-        if (strcmp(j->recipe.tensors[i].src->name, l->w->name) == 0) {
-            double weight = kl / DISTURBANCE;
-            s[i] = (nq_sensitivity){.known = isfinite(weight) && weight > 0, .weight = weight};
-        }
+    const nq_recipe_tensor *t = nq_recipe_find(&j->recipe, l->w->name);
+    if (t != NULL) {
+        double weight = kl / DISTURBANCE;
+        s[t - j->recipe.tensors] =
+            (nq_sensitivity){.known = isfinite(weight) && weight > 0, .weight = weight};
     }
 }
 
@@ -393,11 +390,7 @@ static novaq_status open_prober(prober *p, novaq_error *err) {
     NQ_TRY(nq_flow_open(&p->flow, &p->text, &opt, err));
     NQ_TRY(nq_run_open_staged(&p->run, p->m, p->sequences, all->length, err));
     const nq_hyper *h = &p->m->hyper;
-    uint64_t widest = 0;
-    for (unsigned s = 0; s < NQ_STAGES; s++) {
-        uint64_t cols = nq_stage_cols(p->m, s);
-        widest = cols > widest ? cols : widest;
-    }
+    uint64_t widest = nq_stage_widest(p->m);
     NQ_TRY(nq_alloc_raw(&p->x, (uint64_t)p->rows * h->dim, sizeof(float), err));
     NQ_TRY(nq_alloc_raw(&p->in, (uint64_t)p->rows * widest, sizeof(float), err));
     NQ_TRY(nq_alloc_raw(&p->h, (uint64_t)p->scored * h->dim, sizeof(float), err));

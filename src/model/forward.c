@@ -458,6 +458,15 @@ uint64_t nq_stage_cols(const nq_model *m, unsigned stage) {
     return l[0]->w->cols;
 }
 
+uint64_t nq_stage_widest(const nq_model *m) {
+    uint64_t widest = 0;
+    for (unsigned stage = 0; stage < NQ_STAGES; stage++) {
+        uint64_t cols = nq_stage_cols(m, stage);
+        widest = cols > widest ? cols : widest;
+    }
+    return widest;
+}
+
 /* A feed of whole sequences from position 0, at `block`. */
 static novaq_status enter(nq_run *r, uint32_t block, uint32_t sequences, uint32_t count,
                           novaq_error *err) {

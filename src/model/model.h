@@ -93,6 +93,8 @@ NOVAQ_CHECK novaq_status nq_run_logits(float *logits, nq_run *r, const uint32_t 
 /* The matrices of a stage that share their input; l holds NQ_GROUP_MAX. */
 unsigned nq_block_linears(const nq_linear **l, const nq_block *b, unsigned stage);
 uint64_t nq_stage_cols(const nq_model *m, unsigned stage);
+/* Columns of the widest stage. */
+uint64_t nq_stage_widest(const nq_model *m);
 /* Whether the stage's output is added to the residual stream. */
 static inline bool nq_stage_adds(unsigned stage) { return stage == 1 || stage == 3; }
 /* A run whose cache holds one block only. */
