@@ -3,7 +3,7 @@
 
 The table below is the architecture (docs/ARCHITECTURE.md): a layer may include
 itself, base/, and the layers named here, nothing else. Also checked: headers
-exist, no include cycles, intrinsics only in kern_<isa>.c, the command line sees
+exist, no include cycles, intrinsics only in kern/*_<isa>.c, the command line sees
 only novaq.h and base/, nothing includes a .c file.
 
 Usage: check_layers.py [ROOT]. Prints one line per violation; exit 1 if any.
@@ -29,7 +29,7 @@ ALLOWED = {
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*([<"])([^>"]+)[>"]', re.M)
 COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.S)
 INTRINSICS = re.compile(r"(intrin\.h|arm_neon\.h|arm_sve\.h)$")
-ISA_FILE = re.compile(r"^src/kern/kern_(?!init|scalar|body)[a-z0-9]+\.c$")
+ISA_FILE = re.compile(r"^src/kern/(kern|gemv|attn)_(?!init|scalar|body)[a-z0-9]+\.c$")
 
 
 def includes(path):
@@ -61,7 +61,7 @@ class Checker:
         edges = self.graph.setdefault(file, [])
         for line, system, name in includes(self.root / file):
             if INTRINSICS.search(name) and not ISA_FILE.match(file.as_posix()):
-                self.complain(file, line, f"<{name}> belongs in src/kern/kern_<isa>.c only")
+                self.complain(file, line, f"<{name}> belongs in src/kern/*_<isa>.c only")
             if system:
                 continue
             target = self.resolve(file, name)

@@ -4,6 +4,24 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#if defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
+/* Named levels, each with all it may use, in rising order on one kind of CPU. */
+static const struct {
+    const char *name;
+    unsigned features;
+} LEVELS[] = {
+    {"scalar", 0},
+    {"avx2", NQ_CPU_AVX2},
+    {"avx512", NQ_CPU_AVX2 | NQ_CPU_AVX512},
+    {"avx512vnni", NQ_CPU_AVX2 | NQ_CPU_AVX512 | NQ_CPU_VNNI},
+    {"avx512vbmi", NQ_CPU_AVX2 | NQ_CPU_AVX512 | NQ_CPU_VNNI | NQ_CPU_VBMI},
+    {"neon", NQ_CPU_NEON},
+    {"dotprod", NQ_CPU_NEON | NQ_CPU_DOTPROD},
+};
 
 static unsigned detect(void) {
     unsigned f = 0;
@@ -18,10 +36,16 @@ static unsigned detect(void) {
             if (__builtin_cpu_supports("avx512vnni")) {
                 f |= NQ_CPU_VNNI;
             }
+            if (__builtin_cpu_supports("avx512vbmi")) {
+                f |= NQ_CPU_VBMI;
+            }
         }
     }
 #elif defined(__aarch64__)
     f |= NQ_CPU_NEON; /* mandatory in AArch64 */
+    if ((getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0) {
+        f |= NQ_CPU_DOTPROD;
+    }
 #endif
     return f;
 }
@@ -32,23 +56,22 @@ unsigned nq_cpu_features(void) {
     if (mask == NULL || mask[0] == '\0') {
         return f;
     }
-    if (strcmp(mask, "scalar") == 0) {
-        return 0;
-    }
-    if (strcmp(mask, "avx2") == 0) {
-        return f & NQ_CPU_AVX2;
+    for (size_t i = 0; i < sizeof LEVELS / sizeof LEVELS[0]; i++) {
+        if (strcmp(mask, LEVELS[i].name) == 0) {
+            return f & LEVELS[i].features;
+        }
     }
     return f;
 }
 
 const char *nq_cpu_level_name(unsigned features) {
-    if ((features & NQ_CPU_AVX512) != 0) {
-        return "avx512";
+    const char *name = LEVELS[0].name;
+    for (size_t i = 0; i < sizeof LEVELS / sizeof LEVELS[0]; i++) {
+        if ((features & LEVELS[i].features) == LEVELS[i].features) {
+            name = LEVELS[i].name;
+        }
     }
-    if ((features & NQ_CPU_AVX2) != 0) {
-        return "avx2";
-    }
-    return (features & NQ_CPU_NEON) != 0 ? "neon" : "scalar";
+    return name;
 }
 
 unsigned nq_cpu_count(void) {

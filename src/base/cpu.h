@@ -1,8 +1,9 @@
 /* cpu.h - what this CPU and operating system can run.
  *
  * Owns: detection (including that the OS saves the registers) and the mask in
- * the environment variable NOVAQ_CPU ("scalar", "avx2", "avx512", "neon"; the
- * named level is the highest one used). Refuses: choosing kernels; see kern/.
+ * the environment variable NOVAQ_CPU ("scalar", "avx2", "avx512", "avx512vnni",
+ * "avx512vbmi", "neon", "dotprod"; the named level is the highest one used). Refuses: choosing
+ * kernels; see kern/.
  */
 #ifndef NQ_BASE_CPU_H
 #define NQ_BASE_CPU_H
@@ -11,12 +12,24 @@ enum {
     NQ_CPU_AVX2 = 1 << 0,   /* with FMA and F16C */
     NQ_CPU_AVX512 = 1 << 1, /* F, BW, VL, DQ */
     NQ_CPU_VNNI = 1 << 2,   /* AVX-512 VNNI */
-    NQ_CPU_NEON = 1 << 3
+    NQ_CPU_NEON = 1 << 3,
+    NQ_CPU_VBMI = 1 << 4,   /* AVX-512 VBMI */
+    NQ_CPU_DOTPROD = 1 << 5 /* Armv8.2 dot products */
 };
+
+/* Loops compiled for wider registers besides, chosen when the program is loaded. As
+ * nothing is contracted the results are the same bit for bit, so that NOVAQ_CPU need
+ * not matter. Sanitizers do not bear functions that are chosen that early. */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) &&                             \
+    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define NQ_CPU_CLONES __attribute__((target_clones("default", "avx2", "avx512f")))
+#else
+#define NQ_CPU_CLONES
+#endif
 
 /* Bits of NQ_CPU_*, after the NOVAQ_CPU mask. */
 unsigned nq_cpu_features(void);
-/* The highest level in use: "avx512", "avx2", "neon" or "scalar". */
+/* The highest level in use, by the names of NOVAQ_CPU. */
 const char *nq_cpu_level_name(unsigned features);
 /* Online processors, at least 1. */
 unsigned nq_cpu_count(void);

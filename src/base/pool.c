@@ -1,5 +1,7 @@
-/* pool.c - see pool.h. Workers sleep on a condition variable between loops and
- * draw task numbers from one atomic counter inside a loop. */
+/* pool.c - see pool.h. Inside a loop, threads draw task numbers from one atomic
+ * counter. Between loops, workers first look out for the next one for some
+ * microseconds (generating a token is hundreds of loops in a row) and then sleep
+ * on a condition variable. */
 #include "base/pool.h"
 
 #include <pthread.h>
@@ -9,6 +11,10 @@
 #include "base/mem.h"
 
 #define NQ_POOL_MAX 256
+
+/* Looks before a worker goes to sleep, or before the caller does: some tens of
+ * microseconds. */
+#define NQ_POOL_LOOKS 2000
 
 typedef struct worker {
     nq_pool *pool;
@@ -20,17 +26,27 @@ struct nq_pool {
     unsigned threads;
     unsigned started; /* pthreads that exist: workers 1..started */
     worker *workers;
-    pthread_mutex_t lock;
+    pthread_mutex_t lock; /* for sleeping only */
     pthread_cond_t wake;
     pthread_cond_t idle;
-    uint64_t round;  /* guarded by lock: grows by one per loop */
-    unsigned active; /* guarded by lock: workers still in this round */
-    int stop;        /* guarded by lock */
+    atomic_uint_fast64_t round; /* grows by one per loop; publishes fn, ctx, count */
+    atomic_uint active;         /* workers still in this round */
+    atomic_uint sleepers;       /* workers on `wake` */
+    atomic_uint waiting;        /* 1: the caller is on `idle` */
+    atomic_int stop;
     nq_task_fn fn;
     void *ctx;
     uint64_t count;
     atomic_uint_fast64_t next;
 };
+
+static inline void pause_cpu(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
 
 static void drain(nq_pool *p, unsigned index) {
     for (;;) {
@@ -42,28 +58,58 @@ static void drain(nq_pool *p, unsigned index) {
     }
 }
 
+/* Waits for a round after `seen`, or the end. Who goes to sleep says so first and
+ * looks once more; who starts a round does that first and looks for sleepers
+ * then: in one order of all these steps, one of the two sees the other. */
+static void await_round(nq_pool *p, uint64_t seen) {
+    for (unsigned i = 0; i < NQ_POOL_LOOKS; i++) {
+        if (atomic_load_explicit(&p->round, memory_order_acquire) != seen ||
+            atomic_load_explicit(&p->stop, memory_order_relaxed)) {
+            return;
+        }
+        pause_cpu();
+    }
+    pthread_mutex_lock(&p->lock);
+    atomic_fetch_add(&p->sleepers, 1);
+    while (atomic_load(&p->round) == seen && !atomic_load(&p->stop)) {
+        pthread_cond_wait(&p->wake, &p->lock);
+    }
+    atomic_fetch_sub(&p->sleepers, 1);
+    pthread_mutex_unlock(&p->lock);
+}
+
 static void *worker_main(void *arg) {
     worker *w = arg;
     nq_pool *p = w->pool;
-    uint64_t seen = 0;
-    pthread_mutex_lock(&p->lock);
-    for (;;) {
-        while (p->round == seen && !p->stop) {
-            pthread_cond_wait(&p->wake, &p->lock);
+    for (uint64_t seen = 0;; seen++) {
+        await_round(p, seen);
+        if (atomic_load(&p->stop)) {
+            return NULL;
         }
-        if (p->stop) {
-            break;
-        }
-        seen = p->round;
-        pthread_mutex_unlock(&p->lock);
         drain(p, w->index);
-        pthread_mutex_lock(&p->lock);
-        if (--p->active == 0) {
+        if (atomic_fetch_sub(&p->active, 1) == 1 && atomic_load(&p->waiting) != 0) {
+            pthread_mutex_lock(&p->lock);
             pthread_cond_signal(&p->idle);
+            pthread_mutex_unlock(&p->lock);
         }
     }
+}
+
+/* Until all workers have left the round. */
+static void await_workers(nq_pool *p) {
+    for (unsigned i = 0; i < NQ_POOL_LOOKS; i++) {
+        if (atomic_load_explicit(&p->active, memory_order_acquire) == 0) {
+            return;
+        }
+        pause_cpu();
+    }
+    pthread_mutex_lock(&p->lock);
+    atomic_store(&p->waiting, 1);
+    while (atomic_load(&p->active) != 0) {
+        pthread_cond_wait(&p->idle, &p->lock);
+    }
+    atomic_store(&p->waiting, 0);
     pthread_mutex_unlock(&p->lock);
-    return NULL;
 }
 
 novaq_status nq_pool_open(nq_pool **out, unsigned threads, novaq_error *err) {
@@ -105,7 +151,7 @@ void nq_pool_close(nq_pool **pool) {
         return;
     }
     pthread_mutex_lock(&p->lock);
-    p->stop = 1;
+    atomic_store(&p->stop, 1);
     pthread_cond_broadcast(&p->wake);
     pthread_mutex_unlock(&p->lock);
     for (unsigned i = 1; i <= p->started; i++) {
@@ -131,15 +177,13 @@ void nq_pool_run(nq_pool *p, nq_task_fn fn, void *ctx, uint64_t count) {
     p->ctx = ctx;
     p->count = count;
     atomic_store_explicit(&p->next, 0, memory_order_relaxed);
-    pthread_mutex_lock(&p->lock);
-    p->active = p->started;
-    p->round++;
-    pthread_cond_broadcast(&p->wake);
-    pthread_mutex_unlock(&p->lock);
-    drain(p, 0);
-    pthread_mutex_lock(&p->lock);
-    while (p->active != 0) {
-        pthread_cond_wait(&p->idle, &p->lock);
+    atomic_store_explicit(&p->active, p->started, memory_order_relaxed);
+    atomic_fetch_add(&p->round, 1);
+    if (atomic_load(&p->sleepers) != 0) {
+        pthread_mutex_lock(&p->lock);
+        pthread_cond_broadcast(&p->wake);
+        pthread_mutex_unlock(&p->lock);
     }
-    pthread_mutex_unlock(&p->lock);
+    drain(p, 0);
+    await_workers(p);
 }

@@ -56,7 +56,44 @@ static float dot_f32(const float *a, const float *x, uint64_t n) {
     return body_reduce16(sum) + body_dot_f32(a + i, x + i, n - i);
 }
 
-const nq_kern nq_kern_avx2 = {"avx2",       shortest_path, nearest_pair, body_hadamard,
+/* x + partner in the lanes whose sign is clear, partner - x where it is set. */
+static __m256 butterfly(__m256 x, __m256 partner, __m256 sign) {
+    return _mm256_add_ps(partner, _mm256_xor_ps(x, sign));
+}
+
+/* The first three rounds inside a register, the others between registers. */
+static void hadamard(float *x, uint32_t n, float scale) {
+    const float z = 0.0F;
+    const __m256 sign1 = _mm256_setr_ps(z, -z, z, -z, z, -z, z, -z);
+    const __m256 sign2 = _mm256_setr_ps(z, z, -z, -z, z, z, -z, -z);
+    const __m256 sign4 = _mm256_setr_ps(z, z, z, z, -z, -z, -z, -z);
+    if (n < 8) {
+        body_hadamard(x, n, scale);
+        return;
+    }
+    for (uint32_t i = 0; i < n; i += 8) {
+        __m256 v = _mm256_loadu_ps(x + i);
+        v = butterfly(v, _mm256_permute_ps(v, 0xB1), sign1);
+        v = butterfly(v, _mm256_permute_ps(v, 0x4E), sign2);
+        v = butterfly(v, _mm256_permute2f128_ps(v, v, 1), sign4);
+        _mm256_storeu_ps(x + i, v);
+    }
+    for (uint32_t h = 8; h < n; h *= 2) {
+        for (uint32_t i = 0; i < n; i += 2 * h) {
+            for (uint32_t j = i; j < i + h; j += 8) {
+                __m256 a = _mm256_loadu_ps(x + j);
+                __m256 b = _mm256_loadu_ps(x + j + h);
+                _mm256_storeu_ps(x + j, _mm256_add_ps(a, b));
+                _mm256_storeu_ps(x + j + h, _mm256_sub_ps(a, b));
+            }
+        }
+    }
+    for (uint32_t i = 0; i < n; i += 8) {
+        _mm256_storeu_ps(x + i, _mm256_mul_ps(_mm256_loadu_ps(x + i), _mm256_set1_ps(scale)));
+    }
+}
+
+const nq_kern nq_kern_avx2 = {"avx2",       shortest_path, nearest_pair, hadamard,
                               body_unpack4, lut16,         dot_i8,       dot_f32};
 #else
 typedef int nq_kern_avx2_is_for_x86;

@@ -48,7 +48,44 @@ static float dot_f32(const float *a, const float *x, uint64_t n) {
     return body_reduce16(sum) + body_dot_f32(a + i, x + i, n - i);
 }
 
-const nq_kern nq_kern_avx512 = {"avx512",     shortest_path, nearest_pair, body_hadamard,
+/* x + partner in the lanes whose bit is clear, partner - x where it is set. */
+static __m512 butterfly(__m512 x, __m512 partner, __mmask16 set) {
+    const __m512i sign = _mm512_set1_epi32((int)0x80000000U);
+    __m512i bits = _mm512_castps_si512(x);
+    return _mm512_add_ps(partner,
+                         _mm512_castsi512_ps(_mm512_mask_xor_epi32(bits, set, bits, sign)));
+}
+
+/* The first four rounds inside a register, the others between registers. */
+static void hadamard(float *x, uint32_t n, float scale) {
+    if (n < 16) {
+        body_hadamard(x, n, scale);
+        return;
+    }
+    for (uint32_t i = 0; i < n; i += 16) {
+        __m512 v = _mm512_loadu_ps(x + i);
+        v = butterfly(v, _mm512_permute_ps(v, 0xB1), 0xAAAA);
+        v = butterfly(v, _mm512_permute_ps(v, 0x4E), 0xCCCC);
+        v = butterfly(v, _mm512_shuffle_f32x4(v, v, 0xB1), 0xF0F0);
+        v = butterfly(v, _mm512_shuffle_f32x4(v, v, 0x4E), 0xFF00);
+        _mm512_storeu_ps(x + i, v);
+    }
+    for (uint32_t h = 16; h < n; h *= 2) {
+        for (uint32_t i = 0; i < n; i += 2 * h) {
+            for (uint32_t j = i; j < i + h; j += 16) {
+                __m512 a = _mm512_loadu_ps(x + j);
+                __m512 b = _mm512_loadu_ps(x + j + h);
+                _mm512_storeu_ps(x + j, _mm512_add_ps(a, b));
+                _mm512_storeu_ps(x + j + h, _mm512_sub_ps(a, b));
+            }
+        }
+    }
+    for (uint32_t i = 0; i < n; i += 16) {
+        _mm512_storeu_ps(x + i, _mm512_mul_ps(_mm512_loadu_ps(x + i), _mm512_set1_ps(scale)));
+    }
+}
+
+const nq_kern nq_kern_avx512 = {"avx512",     shortest_path, nearest_pair, hadamard,
                                 body_unpack4, lut16,         dot_i8,       dot_f32};
 #else
 typedef int nq_kern_avx512_is_for_x86;

@@ -7,10 +7,10 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "model/vec.h"
+#include "kern/kern.h"
 
 /* Rows of activations that one preparing task takes. */
-#define PREPARE_ROWS 32
+#define PREPARE_ROWS 8
 
 struct nq_linear_work {
     nq_pool *pool;
@@ -19,19 +19,32 @@ struct nq_linear_work {
     uint64_t scratch_bytes;
     uint64_t max_tokens;
     uint64_t max_cols;
-    float *tiles;         /* (threads, tile_floats) */
-    uint8_t *scratch;     /* (threads, scratch_bytes) */
-    float *prepared;      /* (max_tokens, max_cols) */
+    float *tiles;        /* (threads, tile_floats) */
+    uint8_t *scratch;    /* (threads, scratch_bytes) */
+    float *prepared;     /* (max_tokens, max_cols) */
+    uint64_t fast_bytes; /* of one token in fast_input.x; 0: floats only */
+    nq_fast_input fast_input;
+    float *fast_work;      /* (threads, 2 * fast_bytes) */
+    uint8_t *fast_scratch; /* (threads, fast_scratch_bytes) */
+    uint64_t fast_scratch_bytes;
     novaq_status *status; /* (threads): first failure of each worker */
     novaq_error *errors;  /* (threads) */
 };
+
+/* With a single token: rows of a task are a multiple of the first, done so many at a
+ * time; symbols of a task, as a rule. */
+#define FAST_ROWS_MIN  16
+#define FAST_ROWS_MAX  256
+#define FAST_BYTES_MIN (32 << 10)
+#define FAST_BYTES_MAX (1 << 20)
 
 /* One call: matrices that read the same input in the same basis. */
 typedef struct product {
     nq_linear_work *work;
     const nq_linear *l[NQ_GROUP_MAX];
     float *y[NQ_GROUP_MAX];
-    uint64_t tiles[NQ_GROUP_MAX]; /* row tiles of each */
+    uint64_t tiles[NQ_GROUP_MAX];     /* row tiles of each */
+    uint64_t tile_rows[NQ_GROUP_MAX]; /* rows of each tile */
     unsigned count;
     const float *x;  /* (n, cols) */
     const float *xr; /* the same in the matrices' basis; x itself when basis is NULL */
@@ -82,11 +95,43 @@ void nq_linear_work_close(nq_linear_work **pw) {
         return;
     }
     nq_free(w->prepared);
+    nq_free(w->fast_input.x);
+    nq_free(w->fast_input.scale);
+    nq_free(w->fast_input.sum);
+    nq_free(w->fast_input.total);
+    nq_free(w->fast_work);
+    nq_free(w->fast_scratch);
     nq_free(w->tiles);
     nq_free(w->scratch);
     nq_free(w->status);
     nq_free(w->errors);
     nq_free(w);
+}
+
+uint64_t nq_linear_fast_scratch(const nq_fast *f) {
+    uint64_t rows = nq_fast_tile_rows(f);
+    rows = rows > FAST_ROWS_MAX ? rows : FAST_ROWS_MAX;
+    uint64_t one = nq_fast_scratch(f, rows, 1);
+    uint64_t many = nq_fast_scratch(f, nq_fast_tile_rows(f), NQ_TILE_TOKENS);
+    return (one > many ? one : many) / 64 * 64 + 64;
+}
+
+novaq_status nq_linear_work_fast(nq_linear_work *w, uint64_t row_bytes, uint64_t scratch_bytes,
+                                 novaq_error *err) {
+    nq_fast_input *in = &w->fast_input;
+    uint64_t bytes = 0;
+    if (!nq_mul_u64(w->max_tokens, row_bytes, &bytes)) {
+        return nq_fail(err, NOVAQ_E_MEMORY, "activations are too large");
+    }
+    NQ_TRY(nq_alloc_raw(&in->x, bytes, 1, err));
+    NQ_TRY(nq_alloc_raw(&in->scale, w->max_tokens, sizeof *in->scale, err));
+    NQ_TRY(nq_alloc_raw(&in->sum, w->max_tokens, sizeof *in->sum, err));
+    NQ_TRY(nq_alloc_raw(&in->total, w->max_tokens, sizeof *in->total, err));
+    NQ_TRY(nq_alloc_raw(&w->fast_work, row_bytes * 2 * w->threads, sizeof(float), err));
+    NQ_TRY(nq_alloc_raw(&w->fast_scratch, scratch_bytes * w->threads, 1, err));
+    w->fast_scratch_bytes = scratch_bytes;
+    w->fast_bytes = row_bytes;
+    return NOVAQ_OK;
 }
 
 /* NULL where the weights are used as they are. */
@@ -129,27 +174,29 @@ static const float *tile_weights(const product *p, const nq_linear *l, uint64_t 
         return l->dense + row0 * p->cols;
     }
     if (l->w->q != NULL) {
-        nq_qmat_decode(tile, l->w->q, row0, rows, work->scratch + work->scratch_bytes * worker);
+        nq_qmat_decode(tile, l->w->q, l->row0 + row0, rows,
+                       work->scratch + work->scratch_bytes * worker);
         return tile;
     }
     if (work->status[worker] != NOVAQ_OK) {
         return NULL;
     }
     work->status[worker] =
-        nq_weights_read_rows(tile, l->weights, l->w, row0, rows, &work->errors[worker]);
+        nq_weights_read_rows(tile, l->weights, l->w, l->row0 + row0, rows, &work->errors[worker]);
     return work->status[worker] == NOVAQ_OK ? tile : NULL;
 }
 
 static void single_token(const product *p, const nq_linear *l, float *y, uint64_t row0,
                          uint64_t rows, unsigned worker) {
     if (l->dense == NULL && l->w->q != NULL) {
-        nq_qmat_gemv(y + row0, l->w->q, row0, rows, p->xr,
+        nq_qmat_gemv(y + row0, l->w->q, l->row0 + row0, rows, p->xr,
                      p->work->scratch + p->work->scratch_bytes * worker);
         return;
     }
+    const nq_kern *kern = nq_kern_best();
     const float *w = tile_weights(p, l, row0, rows, worker);
     for (uint64_t i = 0; w != NULL && i < rows; i++) {
-        y[row0 + i] = (float)nq_vec_dot(w + i * p->cols, p->xr, p->cols);
+        y[row0 + i] = kern->dot_f32(w + i * p->cols, p->xr, p->cols);
     }
 }
 
@@ -163,7 +210,8 @@ static void product_task(void *ctx, uint64_t task, unsigned worker) {
     }
     const nq_linear *l = p->l[g];
     uint64_t row0 = tile * NQ_TILE_ROWS;
-    uint64_t rows = l->w->rows - row0 < NQ_TILE_ROWS ? l->w->rows - row0 : NQ_TILE_ROWS;
+    uint64_t all = nq_linear_rows(l);
+    uint64_t rows = all - row0 < NQ_TILE_ROWS ? all - row0 : NQ_TILE_ROWS;
     if (p->n == 1) {
         single_token(p, l, p->y[g], row0, rows, worker);
         return;
@@ -174,15 +222,89 @@ static void product_task(void *ctx, uint64_t task, unsigned worker) {
     if (w != NULL) {
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)rows, (int)p->cols, 1.0F,
                     p->xr + first * p->cols, (int)p->cols, w, (int)p->cols, 0.0F,
-                    p->y[g] + first * l->w->rows + row0, (int)l->w->rows);
+                    p->y[g] + first * all + row0, (int)all);
     }
 }
+
+/* ---- integer products ------------------------------------------------------ */
+
+static void prepare_fast_task(void *ctx, uint64_t task, unsigned worker) {
+    const product *p = ctx;
+    nq_linear_work *work = p->work;
+    uint64_t first = task * PREPARE_ROWS;
+    uint64_t end = p->n - first < PREPARE_ROWS ? p->n : first + PREPARE_ROWS;
+    for (uint64_t t = first; t < end; t++) {
+        nq_fast_prepare(&work->fast_input, t, p->l[0]->fast, p->x + t * p->cols,
+                        work->fast_work + 2 * work->fast_bytes * worker);
+    }
+}
+
+static void fast_task(void *ctx, uint64_t task, unsigned worker) {
+    const product *p = ctx;
+    nq_linear_work *work = p->work;
+    uint64_t tile = task;
+    unsigned g = 0;
+    while (tile >= p->tiles[g]) {
+        tile -= p->tiles[g++];
+    }
+    const nq_linear *l = p->l[g];
+    uint64_t all = nq_linear_rows(l);
+    uint64_t row0 = tile * p->tile_rows[g];
+    uint64_t rows = all - row0 < p->tile_rows[g] ? all - row0 : p->tile_rows[g];
+    uint8_t *scratch = work->fast_scratch + work->fast_scratch_bytes * worker;
+    nq_fast_input in = work->fast_input;
+    if (p->n == 1) {
+        for (uint64_t r = 0; r < rows; r += FAST_ROWS_MAX) {
+            uint64_t count = rows - r < FAST_ROWS_MAX ? rows - r : FAST_ROWS_MAX;
+            nq_fast_apply(p->y[g] + row0 + r, all, l->fast, l->row0 + row0 + r, count, &in, 1,
+                          scratch);
+        }
+        return;
+    }
+    for (uint64_t t0 = 0; t0 < p->n; t0 += NQ_TILE_TOKENS) {
+        uint64_t n = p->n - t0 < NQ_TILE_TOKENS ? p->n - t0 : NQ_TILE_TOKENS;
+        nq_fast_apply(p->y[g] + t0 * all + row0, all, l->fast, l->row0 + row0, rows, &in, n,
+                      scratch);
+        in.x += n * nq_fast_row_bytes(l->fast);
+        in.scale += n;
+        in.sum += n;
+        in.total += n;
+    }
+}
+
+/* A single token: long runs of rows, as what lies ahead in memory is fetched early
+ * only inside of a run, but enough of them for every thread to have work. */
+static uint64_t fast_tile_rows(const nq_linear *l, uint64_t n, unsigned threads) {
+    if (n > 1) {
+        return nq_fast_tile_rows(l->fast);
+    }
+    uint64_t row = nq_qmat_symbol_bytes(l->w->q) / l->w->q->rows;
+    uint64_t share = nq_linear_rows(l) / (2 * (uint64_t)threads);
+    uint64_t least = FAST_BYTES_MIN / row;
+    uint64_t most = FAST_BYTES_MAX / row;
+    uint64_t rows = share < least ? least : share > most ? most : share;
+    return (rows / FAST_ROWS_MIN + 1) * FAST_ROWS_MIN;
+}
+
+static void run_fast(product *p) {
+    nq_pool *pool = p->work->pool;
+    uint64_t tasks = 0;
+    for (unsigned g = 0; g < p->count; g++) {
+        p->tile_rows[g] = fast_tile_rows(p->l[g], p->n, p->work->threads);
+        p->tiles[g] = (nq_linear_rows(p->l[g]) + p->tile_rows[g] - 1) / p->tile_rows[g];
+        tasks += p->tiles[g];
+    }
+    nq_pool_run(pool, prepare_fast_task, p, (p->n + PREPARE_ROWS - 1) / PREPARE_ROWS);
+    nq_pool_run(pool, fast_task, p, tasks);
+}
+
+/* ---- all products -------------------------------------------------------------- */
 
 static novaq_status run_product(product *p, novaq_error *err) {
     nq_linear_work *work = p->work;
     uint64_t tasks = 0;
     for (unsigned g = 0; g < p->count; g++) {
-        p->tiles[g] = (p->l[g]->w->rows + NQ_TILE_ROWS - 1) / NQ_TILE_ROWS;
+        p->tiles[g] = (nq_linear_rows(p->l[g]) + NQ_TILE_ROWS - 1) / NQ_TILE_ROWS;
         tasks += p->tiles[g];
     }
     p->spans = (p->n + NQ_TILE_TOKENS - 1) / NQ_TILE_TOKENS;
@@ -201,6 +323,18 @@ static novaq_status run_product(product *p, novaq_error *err) {
     return NOVAQ_OK;
 }
 
+static bool is_fast(const nq_linear *l, const nq_linear_work *work) {
+    return l->fast != NULL && nq_fast_row_bytes(l->fast) <= work->fast_bytes;
+}
+
+/* Whether a and b read their input in the same form. */
+static bool together(const nq_linear *a, const nq_linear *b, const nq_linear_work *work) {
+    if (is_fast(a, work) || is_fast(b, work)) {
+        return is_fast(a, work) && is_fast(b, work) && nq_fast_same_input(a->fast, b->fast);
+    }
+    return same_basis(basis_of(a), basis_of(b));
+}
+
 novaq_status nq_linear_apply(float *const *y, const nq_linear *const *l, unsigned count,
                              const float *x, uint64_t n, nq_linear_work *work, novaq_error *err) {
     bool done[NQ_GROUP_MAX] = {false};
@@ -214,14 +348,18 @@ novaq_status nq_linear_apply(float *const *y, const nq_linear *const *l, unsigne
             continue;
         }
         product p = {.work = work, .x = x, .n = n, .cols = cols};
-        p.basis = basis_of(l[first]);
         for (unsigned g = first; g < count; g++) {
-            if (!done[g] && same_basis(basis_of(l[g]), p.basis)) {
+            if (!done[g] && together(l[first], l[g], work)) {
                 p.l[p.count] = l[g];
                 p.y[p.count++] = y[g];
                 done[g] = true;
             }
         }
+        if (is_fast(l[first], work)) {
+            run_fast(&p);
+            continue;
+        }
+        p.basis = basis_of(l[first]);
         NQ_TRY(run_product(&p, err));
     }
     return NOVAQ_OK;

@@ -250,6 +250,27 @@ void nq_qmat_gemv(float *y, const nq_qmat *q, uint64_t row0, uint64_t count, con
     }
 }
 
+void nq_qmat_sums(int8_t *out, uint64_t plane, const nq_qmat *q, uint64_t row0, uint64_t count,
+                  void *scratch) {
+    if (q->scheme.kind == NQ_SCHEME_Q8) {
+        for (uint64_t i = 0; i < count; i++) {
+            memcpy(out + i * plane, q->symbols + (row0 + i) * q->cols, q->cols);
+        }
+        return;
+    }
+    const nq_kern *kern = nq_kern_best();
+    uint64_t stride = nq_scheme_row_symbols(&q->scheme, q->cols);
+    row_scratch rs = carve(q, scratch);
+    unpack_history(q, &rs, row0);
+    for (uint64_t i = 0; i < count; i++) {
+        unpack_row(q, &rs, row0 + i);
+        sum_levels(q, &rs, row0 + i, kern);
+        for (unsigned v = 0; v < q->scheme.d; v++) {
+            memcpy(out + (i * q->scheme.d + v) * plane, rs.sums + v * stride, stride);
+        }
+    }
+}
+
 static novaq_status check_code(const nq_qmat *q, const char *name, novaq_error *err) {
     const nq_scheme *s = &q->scheme;
     uint64_t lag = nq_scheme_max_lag(s);

@@ -63,6 +63,13 @@ void nq_qmat_input(float *x, const nq_qmat *q, uint64_t count);
 void nq_qmat_gemv(float *y, const nq_qmat *q, uint64_t row0, uint64_t count, const float *xr,
                   void *scratch);
 
+/* The int8 sums of codebook entries (values of Q8) of rows [row0, row0+count):
+ * component v of subvector j at out[v*plane + j], plane at least
+ * nq_scheme_row_symbols() (cols for Q8); rows d*plane apart. What pads is not
+ * written for Q8, and means nothing otherwise. */
+void nq_qmat_sums(int8_t *out, uint64_t plane, const nq_qmat *q, uint64_t row0, uint64_t count,
+                  void *scratch);
+
 /* Structural check of untrusted parameters (not of piece sizes). */
 NOVAQ_CHECK novaq_status nq_qmat_check(const nq_qmat *q, const char *name, novaq_error *err);
 

@@ -42,7 +42,7 @@ static void flip_signs(float *x, const nq_rotation *r, uint64_t count, uint64_t 
     }
 }
 
-static void hadamard(float *x, const nq_rotation *r, uint64_t count, uint64_t cols) {
+void nq_rotate_mix(float *x, const nq_rotation *r, uint64_t count, uint64_t cols) {
     const nq_kern *kern = nq_kern_best();
     float scale = inverse_root(r->block);
     for (uint64_t i = 0; i < count; i++) {
@@ -55,13 +55,13 @@ static void hadamard(float *x, const nq_rotation *r, uint64_t count, uint64_t co
 void nq_rotate_forward(float *x, const nq_rotation *r, uint64_t count, uint64_t cols) {
     if (r->block != 0) {
         flip_signs(x, r, count, cols);
-        hadamard(x, r, count, cols);
+        nq_rotate_mix(x, r, count, cols);
     }
 }
 
 void nq_rotate_inverse(float *x, const nq_rotation *r, uint64_t count, uint64_t cols) {
     if (r->block != 0) {
-        hadamard(x, r, count, cols);
+        nq_rotate_mix(x, r, count, cols);
         flip_signs(x, r, count, cols);
     }
 }

@@ -20,6 +20,8 @@ uint32_t nq_rotation_block(uint64_t cols);
 float nq_rotation_sign(const nq_rotation *r, uint64_t cols, uint64_t j);
 /* x (count, cols) in place: each row becomes H D x. block 0 does nothing. */
 void nq_rotate_forward(float *x, const nq_rotation *r, uint64_t count, uint64_t cols);
+/* H alone: for rows whose signs are flipped already. */
+void nq_rotate_mix(float *x, const nq_rotation *r, uint64_t count, uint64_t cols);
 /* The inverse, D H x. */
 void nq_rotate_inverse(float *x, const nq_rotation *r, uint64_t count, uint64_t cols);
 

@@ -2,8 +2,36 @@
  * no test library, nothing to link but libc. Exit status 0 when all agree. */
 #include <stdio.h>
 
+#include "../unit/attn_check.h"
+#include "../unit/gemv_check.h"
 #include "../unit/kern_check.h"
 #include "base/cpu.h"
+
+static int report(const char *name, unsigned failed) {
+    printf("%s: %s (%u comparisons failed)\n", name, failed == 0 ? "ok" : "FAILED", failed);
+    return failed != 0;
+}
+
+static int check_attention(void) {
+    const nq_attn_kern *kern = nq_attn_best();
+    int bad = kern == &nq_attn_scalar;
+    bad |= report("attention products", check_attn_products(kern));
+    bad |= report("attention turned keys", check_attn_turn(kern));
+    bad |= report("attention softmax", check_attn_softmax(kern));
+    return bad | report("attention storage", check_attn_storage(kern));
+}
+
+/* Both tables: the emulator has what the second one needs. */
+static int check_gemv(void) {
+    const nq_gemv_kern *kerns[] = {&nq_gemv_neon, nq_gemv_for(nq_cpu_features())};
+    int bad = 0;
+    for (unsigned i = 0; i < 2; i++) {
+        printf("products: %s\n", kerns[i]->name);
+        bad |= report("products with coded weights", check_products(kerns[i]));
+        bad |= report("dot products of half floats", check_half_dots(kerns[i]));
+    }
+    return bad;
+}
 
 int main(void) {
     const nq_kern *kern = nq_kern_best();
@@ -18,10 +46,7 @@ int main(void) {
     int bad = kern == &nq_kern_scalar;
     printf("variant: %s\n", kern->name);
     for (size_t i = 0; i < sizeof checks / sizeof checks[0]; i++) {
-        unsigned failed = checks[i].check(kern);
-        printf("%s: %s (%u comparisons failed)\n", checks[i].name, failed == 0 ? "ok" : "FAILED",
-               failed);
-        bad |= failed != 0;
+        bad |= report(checks[i].name, checks[i].check(kern));
     }
-    return bad;
+    return bad | check_attention() | check_gemv();
 }

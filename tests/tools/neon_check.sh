@@ -27,6 +27,6 @@ fi
 cd "$root"
 "$cc" -std=c11 -D_GNU_SOURCE -O3 -static -ffp-contract=off -fno-math-errno \
   -Wall -Wextra -Wshadow -Wconversion -Wvla -Wstrict-prototypes -Wmissing-prototypes -Werror \
-  -Iinclude -Isrc tests/tools/neon_check.c src/kern/*.c src/base/cpu.c src/base/rng.c \
+  -Iinclude -Isrc tests/tools/neon_check.c src/kern/*.c src/base/cpu.c src/base/half.c src/base/rng.c \
   -lm -o "$work/neon_check"
 "${run[@]}" "$work/neon_check"

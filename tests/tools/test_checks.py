@@ -25,8 +25,8 @@ BODY = "/* x */\n\nvoid g(void) {\n%s}\n"
 BROKEN = [
     (LAYERS, "src/kern/x.c", '#include "quant/q.h"\n', "kern may not include quant"),
     (LAYERS, "src/base/x.c", '#include "kern/kern.h"\n', "base may not include kern"),
-    (LAYERS, "src/quant/x.c", "#include <immintrin.h>\n", "belongs in src/kern/kern_<isa>.c"),
-    (LAYERS, "src/kern/kern_init.c", "#include <arm_neon.h>\n", "belongs in src/kern/kern_<isa>.c"),
+    (LAYERS, "src/quant/x.c", "#include <immintrin.h>\n", "belongs in src/kern/*_<isa>.c"),
+    (LAYERS, "src/kern/kern_init.c", "#include <arm_neon.h>\n", "belongs in src/kern/*_<isa>.c"),
     (LAYERS, "src/quant/x.c", '#include "q.h"\n', 'must be written "layer/file.h"'),
     (LAYERS, "src/quant/x.c", '#include "quant/none.h"\n', "does not exist"),
     (LAYERS, "src/quant/x.c", '#include "base/mem.c"\n', "not a header"),

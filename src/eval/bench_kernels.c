@@ -1,0 +1,314 @@
+/* bench_kernels.c - how fast coded weights are multiplied.
+ *
+ * Owns: novaq_bench_kernels(): for each scheme, shape and kernel variant this machine
+ * can run, weights per second of y = W x with one x, from memory (more symbols than
+ * any cache holds) on all threads beside the speed at which the same memory can be
+ * read at all, and from cache. Variants take turns, the best of several rounds wins.
+ * Refuses: whole models, see bench_run.c.
+ */
+#include <string.h>
+#include <time.h>
+
+#include "base/cpu.h"
+#include "base/half.h"
+#include "base/json.h"
+#include "base/mem.h"
+#include "base/pool.h"
+#include "base/rng.h"
+#include "eval/bench.h"
+#include "quant/codebook.h"
+#include "quant/fast.h"
+
+#define MEMORY_BYTES ((uint64_t)256 << 20) /* of symbols, read from memory */
+#define CACHE_BYTES  ((uint64_t)192 << 10) /* of each thread, read from its cache */
+#define CACHE_TURNS  64
+#define TILE_BYTES   ((uint64_t)64 << 10)
+#define ROUNDS       5
+#define VARIANTS_MAX 8
+#define LANES        8
+
+static const char default_schemes[] =
+    "k16d4l1,k8d2l2,k8d2l3,k16d2l1,k16d2l2,k16d2l3,k8d1l2,k16d1l2,k16d1l3,pq16x16d4,q8";
+static const uint64_t shape_cols[] = {2048, 4096, 11008};
+
+/* One matrix being timed. */
+typedef struct work {
+    const nq_fast *f;
+    nq_qmat q;
+    nq_fast_input in;
+    float *y;         /* (rows) */
+    uint8_t *scratch; /* (threads, scratch_bytes) */
+    uint64_t scratch_bytes;
+    uint64_t tile_rows; /* of one task */
+    uint64_t rows;      /* of the pass at work */
+    uint64_t turns;     /* times a task is done again, from cache */
+} work;
+
+/* What all of them share. */
+typedef struct bench {
+    nq_pool *pool;
+    uint8_t *symbols;    /* (MEMORY_BYTES) random */
+    uint16_t *row_scale; /* (most rows) ones */
+    uint64_t *sums;      /* (threads) what reading gave, so that it is done */
+    json_t *rows;
+    double read_speed; /* bytes per second, all threads */
+    double share_2bit; /* of the 4096 x 4096 shape, two levels, best variant */
+} bench;
+
+static double seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static unsigned variants(const nq_gemv_kern *out[VARIANTS_MAX]) {
+    static const unsigned levels[] = {NQ_CPU_NEON,
+                                      NQ_CPU_NEON | NQ_CPU_DOTPROD,
+                                      NQ_CPU_AVX2,
+                                      NQ_CPU_AVX2 | NQ_CPU_AVX512,
+                                      NQ_CPU_AVX2 | NQ_CPU_AVX512 | NQ_CPU_VNNI,
+                                      NQ_CPU_AVX2 | NQ_CPU_AVX512 | NQ_CPU_VNNI | NQ_CPU_VBMI};
+    unsigned have = nq_cpu_features();
+    unsigned n = 0;
+    for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++) {
+        if ((have & levels[i]) == levels[i]) {
+            out[n++] = nq_gemv_for(levels[i]);
+        }
+    }
+    if (n == 0) {
+        out[n++] = &nq_gemv_scalar;
+    }
+    return n;
+}
+
+/* ---- reading --------------------------------------------------------------- */
+
+/* Sums of one tile; what is read next is asked for in one go, as that is the fastest
+ * way to read that was found (plain loops get 10 to 40 % less). */
+static void read_task(void *ctx, uint64_t task, unsigned worker) {
+    const bench *b = ctx;
+    const uint8_t *p = b->symbols + task * TILE_BYTES;
+    uint64_t lane[LANES] = {0};
+    for (uint64_t at = 0; at < TILE_BYTES; at += 4096) {
+        for (uint64_t i = 0; i < 4096; i += 64) {
+            __builtin_prefetch(p + at + 4096 + i);
+        }
+        for (uint64_t i = 0; i < 4096; i += 64) {
+            uint64_t v[LANES];
+            memcpy(v, p + at + i, sizeof v);
+            for (unsigned l = 0; l < LANES; l++) {
+                lane[l] ^= v[l];
+            }
+        }
+    }
+    for (unsigned l = 0; l < LANES; l++) {
+        b->sums[(size_t)worker * LANES] ^= lane[l];
+    }
+}
+
+static void measure_reading(bench *b) {
+    for (unsigned round = 0; round < 2 * ROUNDS; round++) {
+        double start = seconds();
+        nq_pool_run(b->pool, read_task, b, MEMORY_BYTES / TILE_BYTES);
+        double speed = (double)MEMORY_BYTES / (seconds() - start);
+        b->read_speed = speed > b->read_speed ? speed : b->read_speed;
+    }
+}
+
+/* ---- products ---------------------------------------------------------------- */
+
+static void product_task(void *ctx, uint64_t task, unsigned worker) {
+    const work *w = ctx;
+    uint64_t row0 = task * w->tile_rows;
+    uint64_t count = w->rows - row0 < w->tile_rows ? w->rows - row0 : w->tile_rows;
+    for (uint64_t i = 0; i < w->turns; i++) {
+        nq_fast_apply(w->y + row0, w->q.rows, w->f, row0, count, &w->in, 1,
+                      w->scratch + worker * w->scratch_bytes);
+    }
+}
+
+/* Weights per second of one pass. */
+static double pass(work *w, nq_pool *pool, uint64_t rows, uint64_t turns) {
+    w->rows = rows;
+    w->turns = turns;
+    double start = seconds();
+    nq_pool_run(pool, product_task, w, (rows + w->tile_rows - 1) / w->tile_rows);
+    return (double)rows * (double)w->q.cols * (double)turns / (seconds() - start);
+}
+
+static void close_work(work *w) {
+    nq_free(w->in.x);
+    nq_free(w->in.scale);
+    nq_free(w->in.sum);
+    nq_free(w->in.total);
+    nq_free(w->y);
+    nq_free(w->scratch);
+}
+
+static novaq_status make_input(work *w, novaq_error *err) {
+    uint64_t cols = w->q.cols;
+    float *x = NULL;
+    float *temp = NULL;
+    NQ_TRY(nq_alloc(&w->in.x, nq_fast_row_bytes(w->f), 1, err));
+    NQ_TRY(nq_alloc(&w->in.scale, 1, sizeof(float), err));
+    NQ_TRY(nq_alloc(&w->in.sum, 1, sizeof(int32_t), err));
+    NQ_TRY(nq_alloc(&w->in.total, 1, sizeof(float), err));
+    NQ_TRY(nq_alloc(&x, cols, sizeof(float), err));
+    novaq_status st = nq_alloc(&temp, 2 * nq_fast_row_bytes(w->f), sizeof(float), err);
+    if (st == NOVAQ_OK) {
+        nq_gaussian_fill(x, cols, 1, nq_stream("bench kernels"));
+        nq_fast_prepare(&w->in, 0, w->f, x, temp);
+    }
+    nq_free(x);
+    nq_free(temp);
+    return st;
+}
+
+static novaq_status open_work(work *w, const bench *b, const nq_fast *f, const nq_qmat *q,
+                              novaq_error *err) {
+    uint64_t row = nq_qmat_symbol_bytes(q) / q->rows;
+    unsigned threads = nq_pool_threads(b->pool);
+    *w = (work){.f = f, .q = *q};
+    w->tile_rows = TILE_BYTES / row / 8 * 8;
+    w->tile_rows = w->tile_rows < 8 ? 8 : w->tile_rows;
+    w->scratch_bytes = (nq_fast_scratch(f, w->tile_rows, 1) + 127) / 64 * 64;
+    NQ_TRY(make_input(w, err));
+    NQ_TRY(nq_alloc(&w->y, q->rows, sizeof(float), err));
+    return nq_alloc(&w->scratch, threads, w->scratch_bytes, err);
+}
+
+static novaq_status add_row(bench *b, const nq_qmat *q, const nq_gemv_kern *kern, double memory,
+                            double cache, novaq_error *err) {
+    char name[NQ_SCHEME_NAME];
+    double bytes = (double)nq_qmat_symbol_bytes(q) / (double)q->rows / (double)q->cols;
+    double share = memory * bytes / b->read_speed;
+    json_t *row = json_pack("{s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:f}", "scheme",
+                            nq_scheme_name(name, &q->scheme), "kernel", kern->name, "rows",
+                            (json_int_t)q->rows, "cols", (json_int_t)q->cols, "weights_per_second",
+                            memory, "bytes_per_second", memory * bytes, "bandwidth_share", share,
+                            "cached_weights_per_second_per_core", cache / nq_pool_threads(b->pool));
+    if (row == NULL || json_array_append_new(b->rows, row) != 0) {
+        return nq_fail(err, NOVAQ_E_MEMORY, "cannot build the table");
+    }
+    bool yardstick = strcmp(name, "k16d2l2") == 0 && q->cols == 4096;
+    b->share_2bit = yardstick && share > b->share_2bit ? share : b->share_2bit;
+    return NOVAQ_OK;
+}
+
+/* All variants of one matrix, in turns. */
+static novaq_status measure_matrix(bench *b, const nq_qmat *q, novaq_error *err) {
+    const nq_gemv_kern *kerns[VARIANTS_MAX];
+    nq_fast_set *sets[VARIANTS_MAX] = {NULL};
+    work w[VARIANTS_MAX] = {{0}};
+    double memory[VARIANTS_MAX] = {0};
+    double cache[VARIANTS_MAX] = {0};
+    unsigned n = variants(kerns);
+    unsigned threads = nq_pool_threads(b->pool);
+    novaq_status st = NOVAQ_OK;
+    for (unsigned i = 0; st == NOVAQ_OK && i < n; i++) {
+        const nq_fast *f = NULL;
+        st = nq_fast_set_open(&sets[i], kerns[i], err);
+        st = st != NOVAQ_OK ? st : nq_fast_add(&f, sets[i], q, err);
+        st = st != NOVAQ_OK ? st : open_work(&w[i], b, f, q, err);
+    }
+    uint64_t row = nq_qmat_symbol_bytes(q) / q->rows;
+    for (unsigned round = 0; st == NOVAQ_OK && round < ROUNDS; round++) {
+        for (unsigned i = 0; i < n; i++) {
+            uint64_t cached = CACHE_BYTES / row / w[i].tile_rows * w[i].tile_rows * threads;
+            cached = cached == 0 ? w[i].tile_rows * threads : cached;
+            double m = pass(&w[i], b->pool, q->rows, 1);
+            double c = pass(&w[i], b->pool, cached, CACHE_TURNS);
+            memory[i] = m > memory[i] ? m : memory[i];
+            cache[i] = c > cache[i] ? c : cache[i];
+        }
+    }
+    for (unsigned i = 0; st == NOVAQ_OK && i < n; i++) {
+        st = add_row(b, q, kerns[i], memory[i], cache[i], err);
+    }
+    for (unsigned i = 0; i < n; i++) {
+        close_work(&w[i]);
+        nq_fast_set_close(&sets[i]);
+    }
+    return st;
+}
+
+static novaq_status measure_scheme(bench *b, const nq_scheme *s, novaq_error *err) {
+    nq_codebook cb = {0};
+    char name[NQ_SCHEME_NAME];
+    bool code = s->kind == NQ_SCHEME_CODE;
+    if (!code && s->kind != NQ_SCHEME_Q8) {
+        return nq_fail(err, NOVAQ_E_ARG, "scheme '%s' has no kernel of its own",
+                       nq_scheme_name(name, s));
+    }
+    if (code) {
+        NQ_TRY(nq_codebook_gaussian(&cb, s, err));
+    }
+    novaq_status st = NOVAQ_OK;
+    for (size_t i = 0; st == NOVAQ_OK && i < sizeof shape_cols / sizeof shape_cols[0]; i++) {
+        uint64_t cols = shape_cols[i];
+        uint64_t row = nq_scheme_row_bytes(s, cols);
+        nq_qmat q = {.scheme = *s,
+                     .rows = MEMORY_BYTES / row / 256 * 256,
+                     .cols = cols,
+                     .segment_rows = 256,
+                     .groups = 1,
+                     .symbols = b->symbols,
+                     .codebooks = cb.entries,
+                     .codebook_scale = code ? &cb.scale : NULL,
+                     .row_scale = b->row_scale};
+        st = measure_matrix(b, &q, err);
+    }
+    nq_codebook_close(&cb);
+    return st;
+}
+
+static novaq_status fill_memory(bench *b, novaq_error *err) {
+    uint64_t most_rows = MEMORY_BYTES / 64;
+    NQ_TRY(nq_alloc(&b->symbols, MEMORY_BYTES + 4096, 1, err));
+    NQ_TRY(nq_alloc(&b->row_scale, most_rows, sizeof *b->row_scale, err));
+    NQ_TRY(nq_alloc(&b->sums, (uint64_t)nq_pool_threads(b->pool) * LANES, sizeof *b->sums, err));
+    for (uint64_t i = 0; i < MEMORY_BYTES; i += 8) {
+        uint64_t v = nq_hash3(7, 1, i);
+        memcpy(b->symbols + i, &v, sizeof v);
+    }
+    uint16_t one = nq_f32_to_f16(1.0F);
+    for (uint64_t i = 0; i < most_rows; i++) {
+        b->row_scale[i] = one;
+    }
+    b->rows = json_array();
+    return NOVAQ_OK;
+}
+
+novaq_status novaq_bench_kernels(char **report, const char *schemes, unsigned threads,
+                                 novaq_error *err) {
+    *report = NULL;
+    nq_scheme list[NQ_BENCH_SCHEMES];
+    size_t count = 0;
+    bench b = {0};
+    NQ_TRY(nq_bench_schemes(list, &count, schemes != NULL ? schemes : default_schemes, err));
+    NQ_TRY(nq_pool_open(&b.pool, threads, err));
+    novaq_status st = fill_memory(&b, err);
+    if (st == NOVAQ_OK) {
+        measure_reading(&b);
+    }
+    for (size_t i = 0; st == NOVAQ_OK && i < count; i++) {
+        st = measure_scheme(&b, &list[i], err);
+    }
+    json_t *out = NULL;
+    if (st == NOVAQ_OK) {
+        out = json_pack("{s:i, s:f, s:O}", "threads", (int)nq_pool_threads(b.pool),
+                        "read_bytes_per_second", b.read_speed, "kernels", b.rows);
+        if (out != NULL && b.share_2bit > 0) {
+            json_object_set_new(out, "gemv_2bit_bandwidth_share", json_real(b.share_2bit));
+        }
+        st = out != NULL ? nq_json_dump(report, out, 2, err)
+                         : nq_fail(err, NOVAQ_E_MEMORY, "cannot build the table");
+    }
+    json_decref(out);
+    json_decref(b.rows);
+    nq_free(b.symbols);
+    nq_free(b.row_scale);
+    nq_free(b.sums);
+    nq_pool_close(&b.pool);
+    return st;
+}
