@@ -2,7 +2,8 @@
 """Writes src/model/tokenizer_unicode.c from what Hugging Face `tokenizers` does.
 
 The library uses three Unicode versions at once: its regex engine (16 in
-tokenizers 0.23), Rust's char::is_numeric in Digits (17) and its NFC tables (9).
+tokenizers 0.23), Rust's char::is_numeric in Digits (17), its Punctuation and its
+NFC tables (9).
 Every code point is probed, so that novaq's libraries, whatever their version,
 can be corrected to the same answers. Needs tokenizers and a Python whose
 unicodedata is version 14 (the oldest that the supported PCRE2 knows).
@@ -56,6 +57,11 @@ def numerics():
         c for c in CODES if len(digits.pre_tokenize_str("a" + chr(c) + "a")) == 3)]
 
 
+def punctuation():
+    punct = pre_tokenizers.Punctuation("removed")
+    return ranges(c for c in CODES if not punct.pre_tokenize_str(chr(c)))
+
+
 def inert():
     """Marks that the library's older NFC tables take for plain starters."""
     nfc = normalizers.NFC()
@@ -89,6 +95,8 @@ def main():
     table(corrections())
     print("};\n\nstatic const code_range numerics[] = {")
     table(numerics())
+    print("};\n\nstatic const code_range punctuation[] = {")
+    table(punctuation())
     print("};\n\nstatic const code_range inert[] = {")
     table(inert())
     print("};\n/* clang-format on */\n")
@@ -100,8 +108,9 @@ HEAD = """\
  *
  * Owns: the corrections that make any version of PCRE2 and utf8proc agree with
  * the reference: its regex engine follows Unicode 16, its Digits splitter 17,
- * its NFC 9. Tables written by tools/make_tokenizer_unicode.py, which probes the
- * reference code point by code point; edit that, not this.
+ * its NFC 9 and its Punctuation splitter something older still. Tables written by
+ * tools/make_tokenizer_unicode.py, which probes the reference code point by code
+ * point; edit that, not this.
  */
 #include "model/tokenizer_impl.h"
 
@@ -165,6 +174,10 @@ bool nq_unicode_is_numeric(uint32_t cp) {
         return cp >= '0' && cp <= '9';
     }
     return contains(numerics, COUNT(numerics), cp);
+}
+
+bool nq_unicode_is_punctuation(uint32_t cp) {
+    return contains(punctuation, COUNT(punctuation), cp);
 }
 
 bool nq_unicode_is_inert(uint32_t cp) {

@@ -2,8 +2,10 @@
  *
  * Owns: reading tokenizer.ggml.*, which tokens end a generation, and the trial
  * that every description passes before it is believed. Refuses: keys of the
- * wrong type and tokenizers other than byte-level BPE; the reason goes to *why.
+ * wrong type, tokenizers other than BPE and SentencePiece, and SentencePiece's own
+ * Unicode normalization; the reason goes to *why.
  */
+#include <ctype.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -242,30 +244,144 @@ static novaq_status copy_ids(json_t *desc, const keys *k, novaq_error *err) {
     return NOVAQ_OK;
 }
 
+/* What tokenizer.ggml.model says, and what is true where a key is absent. */
+typedef struct family {
+    const char *model; /* in the file */
+    const char *as;    /* in the description */
+    bool scores;       /* decide what merges, not "merges" */
+    bool add_space;
+    bool add_bos, add_eos;
+    int bos, eos, unk; /* ids, -1: none */
+} family;
+
+static const family families[] = {
+    {"gpt2", "gpt2", false, false, false, false, -1, -1, -1},
+    {"llama", "llama", true, true, true, false, 1, 2, 0},
+    {"gemma4", "llama", false, false, true, false, -1, -1, -1},
+    {"t5", "t5", true, true, false, true, -1, 1, 2},
+};
+
+static novaq_status copy_scores(json_t *desc, const keys *k, novaq_error *err) {
+    const nq_gguf_kv *kv = find(k, "scores");
+    size_t count = json_array_size(json_object_get(desc, "tokens"));
+    if (kv == NULL || kv->type != NQ_GGUF_ARRAY || kv->elem != NQ_GGUF_F32 || kv->count != count) {
+        return nq_tokdesc_why(k->why, err, "tokenizer.ggml.scores is not one number per token");
+    }
+    json_t *list = json_array();
+    NQ_TRY(nq_tokdesc_put(desc, "scores", list, err));
+    for (size_t i = 0; i < count; i++) {
+        float f = 0;
+        memcpy(&f, kv->values + 4 * i, sizeof f);
+        json_t *v = json_real((double)f);
+        if (v == NULL) {
+            return nq_tokdesc_why(k->why, err, "tokenizer.ggml.scores[%zu] is not finite", i);
+        }
+        if (json_array_append_new(list, v) != 0) {
+            return nq_fail(err, NOVAQ_E_MEMORY, "no memory for the scores");
+        }
+    }
+    return NOVAQ_OK;
+}
+
+/* Ids that a file without the keys means. */
+static novaq_status default_ids(json_t *desc, const keys *k, const family *f, novaq_error *err) {
+    const struct {
+        const char *key, *as;
+        int id;
+    } ids[] = {{"bos_token_id", "bos_id", f->bos},
+               {"eos_token_id", "eos_id", f->eos},
+               {"unknown_token_id", "unk_id", f->unk}};
+    for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++) {
+        size_t count = json_array_size(json_object_get(desc, "tokens"));
+        if (ids[i].id >= 0 && (size_t)ids[i].id < count && find(k, ids[i].key) == NULL) {
+            NQ_TRY(nq_tokdesc_put(desc, ids[i].as, json_integer(ids[i].id), err));
+        }
+    }
+    return NOVAQ_OK;
+}
+
 static novaq_status copy_settings(json_t *desc, const keys *k, const nq_pretok_kind *kind,
-                                  novaq_error *err) {
-    bool add_bos = kind->add_bos && json_object_get(desc, "bos_id") != NULL;
+                                  const family *f, novaq_error *err) {
+    bool add_bos =
+        (f->add_bos || (kind != NULL && kind->add_bos)) && json_object_get(desc, "bos_id") != NULL;
+    bool add_eos = f->add_eos && json_object_get(desc, "eos_id") != NULL;
     NQ_TRY(copy_flag(desc, k, "add_bos_token", "add_bos", add_bos, err));
-    NQ_TRY(copy_flag(desc, k, "add_eos_token", "add_eos", false, err));
-    NQ_TRY(copy_flag(desc, k, "add_space_prefix", "add_space_prefix", false, err));
+    NQ_TRY(copy_flag(desc, k, "add_eos_token", "add_eos", add_eos, err));
+    NQ_TRY(copy_flag(desc, k, "add_space_prefix", "add_space_prefix", f->add_space, err));
+    if (kind == NULL) {
+        return NOVAQ_OK;
+    }
     NQ_TRY(nq_tokdesc_put(desc, "ignore_merges", json_boolean(kind->ignore_merges), err));
     return nq_tokdesc_put(desc, "normalizer", json_string(kind->nfc ? "nfc" : "none"), err);
 }
 
-/* model and pre; *kind stays NULL when *why was given. */
-static novaq_status copy_kind(const nq_pretok_kind **kind, json_t *desc, const keys *k,
-                              novaq_error *err) {
+/* Phi-3's special tokens take the white space after them along, which GGUF has no
+ * key for; the name of the model tells, as it does for llama.cpp. */
+static novaq_status copy_strips(json_t *desc, const keys *k, novaq_error *err) {
+    static const char *const never[] = {"<unk>", "<s>", "<|endoftext|>"};
+    const nq_gguf_kv *kv = nq_gguf_find(k->kvs, k->count, "general.name");
+    nq_gguf_string name = {0};
+    char lower[64] = {0};
+    if (kv == NULL || !nq_gguf_text(&name, kv, 0)) {
+        return NOVAQ_OK;
+    }
+    for (size_t i = 0; i < name.len && i + 1 < sizeof lower; i++) {
+        lower[i] = (char)tolower((unsigned char)name.data[i]);
+    }
+    if (strstr(lower, "phi-3") == NULL && strstr(lower, "phi3") == NULL) {
+        return NOVAQ_OK;
+    }
+    json_t *list = json_array();
+    NQ_TRY(nq_tokdesc_put(desc, "rstrip_ids", list, err));
+    const json_t *tokens = json_object_get(desc, "tokens");
+    for (size_t i = 0; i < json_array_size(tokens); i++) {
+        json_int_t type =
+            json_integer_value(json_array_get(json_object_get(desc, "token_types"), i));
+        const char *text = json_string_value(json_array_get(tokens, i));
+        bool takes = type == NQ_TOK_CONTROL || type == NQ_TOK_USER;
+        for (size_t n = 0; n < sizeof never / sizeof never[0]; n++) {
+            takes = takes && strcmp(text, never[n]) != 0;
+        }
+        if (takes && json_array_append_new(list, json_integer((json_int_t)i)) != 0) {
+            return nq_fail(err, NOVAQ_E_MEMORY, "no memory for rstrip_ids");
+        }
+    }
+    return NOVAQ_OK;
+}
+
+static bool text_is(const nq_gguf_kv *kv, const char *text) {
+    nq_gguf_string s = {0};
+    return kv != NULL && nq_gguf_text(&s, kv, 0) && s.len == strlen(text) &&
+           memcmp(s.data, text, s.len) == 0;
+}
+
+/* *f stays NULL when *why was given. */
+static novaq_status find_family(const family **f, const keys *k, novaq_error *err) {
     const nq_gguf_kv *model = find(k, "model");
-    const nq_gguf_kv *pre = find(k, "pre");
     nq_gguf_string name = {0};
     if (model == NULL || !nq_gguf_text(&name, model, 0)) {
         return nq_tokdesc_why(k->why, err, "the file has no tokenizer.ggml.model");
     }
-    if (name.len != 4 || memcmp(name.data, "gpt2", 4) != 0) {
-        return nq_tokdesc_why(k->why, err,
-                              "model \"%.*s\" (only byte-level BPE, \"gpt2\", is "
-                              "supported)",
-                              (int)(name.len < 64 ? name.len : 64), name.data);
+    for (size_t i = 0; i < sizeof families / sizeof families[0]; i++) {
+        if (text_is(model, families[i].model)) {
+            *f = &families[i];
+            return NOVAQ_OK;
+        }
+    }
+    return nq_tokdesc_why(k->why, err,
+                          "model \"%.*s\" (byte-level BPE, \"gpt2\", and SentencePiece, "
+                          "\"llama\", are supported)",
+                          (int)(name.len < 64 ? name.len : 64), name.data);
+}
+
+/* model and pre; *kind stays NULL when *why was given, and without byte level. */
+static novaq_status copy_kind(const nq_pretok_kind **kind, json_t *desc, const keys *k,
+                              const family *f, novaq_error *err) {
+    const nq_gguf_kv *pre = find(k, "pre");
+    nq_gguf_string name = {0};
+    NQ_TRY(nq_tokdesc_put(desc, "model", json_string(f->as), err));
+    if (strcmp(f->as, "gpt2") != 0) {
+        return nq_tokdesc_put(desc, "pre", json_string("default"), err);
     }
     if (pre == NULL || !nq_gguf_text(&name, pre, 0)) {
         return nq_tokdesc_why(k->why, err,
@@ -277,21 +393,42 @@ static novaq_status copy_kind(const nq_pretok_kind **kind, json_t *desc, const k
         return nq_tokdesc_why(k->why, err, "pre-tokenizer \"%.*s\" is not supported",
                               (int)(name.len < 64 ? name.len : 64), name.data);
     }
-    NQ_TRY(nq_tokdesc_put(desc, "model", json_string("gpt2"), err));
     return nq_tokdesc_put(desc, "pre", json_stringn(name.data, (size_t)name.len), err);
+}
+
+/* Unigram files carry SentencePiece's own normalizer as a table. */
+static novaq_status check_charsmap(const keys *k, novaq_error *err) {
+    const nq_gguf_kv *map = find(k, "precompiled_charsmap");
+    const nq_gguf_kv *spaces = find(k, "remove_extra_whitespaces");
+    if (map != NULL && map->count > 0) {
+        return nq_tokdesc_why(k->why, err, "tokenizer.ggml.precompiled_charsmap is not supported");
+    }
+    if (spaces != NULL && spaces->type == NQ_GGUF_BOOL && spaces->values[0] != 0) {
+        return nq_tokdesc_why(k->why, err,
+                              "tokenizer.ggml.remove_extra_whitespaces is not supported");
+    }
+    return NOVAQ_OK;
 }
 
 static novaq_status copy_gguf(json_t *desc, const keys *k, novaq_error *err) {
     const nq_pretok_kind *kind = NULL;
-    NQ_TRY(copy_kind(&kind, desc, k, err));
-    if (kind == NULL) {
+    const family *f = NULL;
+    NQ_TRY(find_family(&f, k, err));
+    if (f == NULL) {
+        return NOVAQ_OK;
+    }
+    NQ_TRY(copy_kind(&kind, desc, k, f, err));
+    NQ_TRY(check_charsmap(k, err));
+    if (*k->why != NULL) {
         return NOVAQ_OK;
     }
     NQ_TRY(copy_texts(desc, k, "tokens", err));
     NQ_TRY(copy_types(desc, k, err));
-    NQ_TRY(copy_texts(desc, k, "merges", err));
+    NQ_TRY(f->scores ? copy_scores(desc, k, err) : copy_texts(desc, k, "merges", err));
     NQ_TRY(copy_ids(desc, k, err));
-    return copy_settings(desc, k, kind, err);
+    NQ_TRY(default_ids(desc, k, f, err));
+    NQ_TRY(copy_settings(desc, k, kind, f, err));
+    return copy_strips(desc, k, err);
 }
 
 novaq_status nq_describe_tokenizer_gguf(json_t **out, char **why, const nq_gguf_kv *kvs,

@@ -1,55 +1,20 @@
 /* describe_tokenizer_hf.c - the "tokenizer" object of describe.h from
  * tokenizer.json and tokenizer_config.json.
  *
- * Owns: recognising the one structure of normalizer, pre-tokenizer, model,
- * post-processor and decoder that tokenizer.c reproduces. Refuses: everything
- * else; *why names the part.
+ * Owns: vocabulary, added tokens, model, begin and end tokens; the parts around
+ * them are describe_tokenizer_parts.c. Refuses: what tokenizer.c does not
+ * reproduce; *why names the part.
  */
 #include <string.h>
 
 #include "model/describe.h"
+#include "model/describe_tokenizer_parts.h"
 #include "model/tokenizer_impl.h"
-
-typedef struct hf {
-    const json_t *root;
-    const json_t *config; /* or NULL */
-    json_t *desc;
-    char **why;
-} hf;
-
-static bool absent(const json_t *v) { return v == NULL || json_is_null(v); }
-
-static const char *type_of(const json_t *part) {
-    const char *s = json_string_value(json_object_get(part, "type"));
-    return s == NULL ? "?" : s;
-}
-
-static bool is_type(const json_t *part, const char *type) {
-    return strcmp(type_of(part), type) == 0;
-}
-
-/* A boolean member that equals `want`, or is absent while that is the default. */
-static bool flag_is(const json_t *part, const char *key, bool want, bool by_default) {
-    const json_t *v = json_object_get(part, key);
-    return v == NULL ? want == by_default : json_is_boolean(v) && json_is_true(v) == want;
-}
-
-/* The i-th element of a component that may be a Sequence of them: `list` is the
- * member's name. NULL past the end. */
-static const json_t *element(const json_t *part, const char *list, size_t i) {
-    if (absent(part)) {
-        return NULL;
-    }
-    if (is_type(part, "Sequence")) {
-        return json_array_get(json_object_get(part, list), i);
-    }
-    return i == 0 ? part : NULL;
-}
 
 /* ---- vocabulary ----------------------------------------------------------- */
 
-static novaq_status max_id(json_int_t *count, const hf *h, const json_t *vocab, const json_t *added,
-                           novaq_error *err) {
+static novaq_status max_id(json_int_t *count, const nq_hf *h, const json_t *vocab,
+                           const json_t *added, novaq_error *err) {
     *count = 0;
     const char *key = NULL;
     json_t *v = NULL;
@@ -79,7 +44,7 @@ typedef struct slot {
     uint8_t type;
 } slot;
 
-static novaq_status fill_vocab(slot *slots, const hf *h, const json_t *vocab, novaq_error *err) {
+static novaq_status fill_vocab(slot *slots, const nq_hf *h, const json_t *vocab, novaq_error *err) {
     const char *key = NULL;
     json_t *v = NULL;
     json_object_foreach((json_t *)vocab, key, v) {
@@ -88,31 +53,43 @@ static novaq_status fill_vocab(slot *slots, const hf *h, const json_t *vocab, no
             return nq_tokdesc_why(h->why, err, "tokenizer.json: two tokens have id %lld",
                                   (long long)id);
         }
-        slots[id] = (slot){key, NQ_TOK_NORMAL};
+        bool byte =
+            h->bytes && nq_byte_token((nq_span){(const uint8_t *)key, (uint32_t)strlen(key)}) >= 0;
+        slots[id] = (slot){key, byte ? NQ_TOK_BYTE : NQ_TOK_NORMAL};
     }
     return NOVAQ_OK;
 }
 
-/* Added tokens are matched before normalization and without trimming; tokens
- * matched after it behave the same only if there is no normalizer and no other
- * kind that would be matched first. */
-static novaq_status fill_added(slot *slots, const hf *h, const json_t *vocab, const json_t *added,
-                               novaq_error *err) {
-    size_t after = 0;
+/* Notes the id where the token has the flag. */
+static novaq_status note_flag(const nq_hf *h, const char *key, json_int_t id, bool has,
+                              novaq_error *err) {
+    if (!has) {
+        return NOVAQ_OK;
+    }
+    json_t *list = json_object_get(h->desc, key);
+    if (list == NULL) {
+        list = json_array();
+        NQ_TRY(nq_tokdesc_put(h->desc, key, list, err));
+    }
+    return json_array_append_new(list, json_integer(id)) == 0
+               ? NOVAQ_OK
+               : nq_fail(err, NOVAQ_E_MEMORY, "no memory for %s", key);
+}
+
+static novaq_status fill_added(slot *slots, const nq_hf *h, const json_t *vocab,
+                               const json_t *added, novaq_error *err) {
     size_t count = json_array_size(added);
     for (size_t i = 0; i < count && *h->why == NULL; i++) {
         const json_t *a = json_array_get(added, i);
         const char *text = json_string_value(json_object_get(a, "content"));
         json_int_t id = json_integer_value(json_object_get(a, "id"));
-        if (text == NULL || !flag_is(a, "single_word", false, false) ||
-            !flag_is(a, "lstrip", false, false) || !flag_is(a, "rstrip", false, false)) {
+        if (text == NULL || !nq_hf_flag_is(a, "single_word", false, false)) {
             return nq_tokdesc_why(h->why, err,
-                                  "tokenizer.json: added token %lld is not matched literally "
-                                  "(single_word, lstrip or rstrip)",
+                                  "tokenizer.json: added token %lld is a whole word only "
+                                  "(single_word)",
                                   (long long)id);
         }
         bool special = json_is_true(json_object_get(a, "special"));
-        after += flag_is(a, "normalized", true, !special);
         const json_t *twin = json_object_get(vocab, text);
         if ((twin != NULL && json_integer_value(twin) != id) ||
             (slots[id].text != NULL && strcmp(slots[id].text, text) != 0)) {
@@ -120,18 +97,17 @@ static novaq_status fill_added(slot *slots, const hf *h, const json_t *vocab, co
                                   "tokenizer.json: added token %lld contradicts the vocabulary",
                                   (long long)id);
         }
+        NQ_TRY(note_flag(h, "lstrip_ids", id, nq_hf_flag_is(a, "lstrip", true, false), err));
+        NQ_TRY(note_flag(h, "rstrip_ids", id, nq_hf_flag_is(a, "rstrip", true, false), err));
+        NQ_TRY(note_flag(h, "normalized_ids", id, nq_hf_flag_is(a, "normalized", true, !special),
+                         err));
         slots[id] = (slot){text, special ? NQ_TOK_CONTROL : NQ_TOK_USER};
-    }
-    const char *normalizer = json_string_value(json_object_get(h->desc, "normalizer"));
-    if (after > 0 && (after < count || normalizer == NULL || strcmp(normalizer, "none") != 0)) {
-        return nq_tokdesc_why(h->why, err,
-                              "tokenizer.json: added tokens matched after normalization");
     }
     return NOVAQ_OK;
 }
 
 /* Holes in the numbering become unused tokens that text never gives. */
-static novaq_status put_slots(const hf *h, const slot *slots, size_t count, novaq_error *err) {
+static novaq_status put_slots(const nq_hf *h, const slot *slots, size_t count, novaq_error *err) {
     json_t *tokens = json_array();
     NQ_TRY(nq_tokdesc_put(h->desc, "tokens", tokens, err));
     json_t *types = json_array();
@@ -148,7 +124,7 @@ static novaq_status put_slots(const hf *h, const slot *slots, size_t count, nova
     return NOVAQ_OK;
 }
 
-static novaq_status read_vocab(const hf *h, const json_t *vocab, novaq_error *err) {
+static novaq_status read_vocab(const nq_hf *h, const json_t *vocab, novaq_error *err) {
     const json_t *added = json_object_get(h->root, "added_tokens");
     json_int_t count = 0;
     NQ_TRY(max_id(&count, h, vocab, added, err));
@@ -184,7 +160,7 @@ static json_t *merge_text(const json_t *m) {
     return json_sprintf("%s %s", left, right);
 }
 
-static novaq_status read_merges(const hf *h, const json_t *merges, novaq_error *err) {
+static novaq_status read_merges(const nq_hf *h, const json_t *merges, novaq_error *err) {
     json_t *list = json_array();
     NQ_TRY(nq_tokdesc_put(h->desc, "merges", list, err));
     for (size_t i = 0; i < json_array_size(merges); i++) {
@@ -211,104 +187,121 @@ static bool has_all_bytes(const json_t *vocab) {
     return true;
 }
 
-static bool empty_text(const json_t *v) { return absent(v) || json_string_length(v) == 0; }
+static bool empty_text(const json_t *v) { return nq_hf_absent(v) || json_string_length(v) == 0; }
 
-static novaq_status read_model(const hf *h, novaq_error *err) {
-    const json_t *m = json_object_get(h->root, "model");
+static novaq_status put_flag(const nq_hf *h, const char *key, const json_t *m, novaq_error *err) {
+    return nq_tokdesc_put(h->desc, key, json_boolean(json_is_true(json_object_get(m, key))), err);
+}
+
+static novaq_status put_unknown(const nq_hf *h, const json_t *id, novaq_error *err) {
+    return json_is_integer(id)
+               ? nq_tokdesc_put(h->desc, "unk_id", json_integer(json_integer_value(id)), err)
+               : NOVAQ_OK;
+}
+
+static novaq_status read_bpe(const nq_hf *h, const json_t *m, novaq_error *err) {
     const json_t *vocab = json_object_get(m, "vocab");
     const json_t *merges = json_object_get(m, "merges");
-    if ((json_object_get(m, "type") != NULL && !is_type(m, "BPE")) || !json_is_object(vocab) ||
-        !json_is_array(merges)) {
-        return nq_tokdesc_why(
-            h->why, err, "tokenizer.json: model \"%.64s\" (only BPE is supported)", type_of(m));
-    }
     const json_t *dropout = json_object_get(m, "dropout");
-    if ((!absent(dropout) && json_number_value(dropout) != 0) ||
+    const char *unk = json_string_value(json_object_get(m, "unk_token"));
+    if (!json_is_object(vocab) || !json_is_array(merges)) {
+        return nq_tokdesc_why(h->why, err, "tokenizer.json: BPE without vocabulary or merges");
+    }
+    if ((!nq_hf_absent(dropout) && json_number_value(dropout) != 0) ||
         !empty_text(json_object_get(m, "continuing_subword_prefix")) ||
         !empty_text(json_object_get(m, "end_of_word_suffix"))) {
         return nq_tokdesc_why(h->why, err,
                               "tokenizer.json: BPE with dropout, subword prefix or word suffix");
     }
-    bool fallback = !absent(json_object_get(m, "unk_token")) ||
-                    json_is_true(json_object_get(m, "byte_fallback"));
-    if (fallback && !has_all_bytes(vocab)) {
-        return nq_tokdesc_why(h->why, err,
-                              "tokenizer.json: BPE with unknown-token or byte fallback");
+    if (h->byte_level) {
+        bool fallback = unk != NULL || json_is_true(json_object_get(m, "byte_fallback"));
+        if (fallback && !has_all_bytes(vocab)) {
+            return nq_tokdesc_why(h->why, err,
+                                  "tokenizer.json: BPE with unknown-token or byte fallback");
+        }
+    } else {
+        NQ_TRY(put_flag(h, "byte_fallback", m, err));
+        NQ_TRY(put_flag(h, "fuse_unk", m, err));
+        NQ_TRY(put_unknown(h, unk == NULL ? NULL : json_object_get(vocab, unk), err));
     }
-    NQ_TRY(nq_tokdesc_put(h->desc, "ignore_merges",
-                          json_boolean(json_is_true(json_object_get(m, "ignore_merges"))), err));
+    NQ_TRY(put_flag(h, "ignore_merges", m, err));
     NQ_TRY(read_vocab(h, vocab, err));
     return *h->why == NULL ? read_merges(h, merges, err) : NOVAQ_OK;
 }
 
-/* ---- normalizer and pre-tokenizer ----------------------------------------- */
-
-static novaq_status read_normalizer(const hf *h, novaq_error *err) {
-    const json_t *n = json_object_get(h->root, "normalizer");
-    const json_t *first = element(n, "normalizers", 0);
-    if ((first != NULL && !is_type(first, "NFC")) || element(n, "normalizers", 1) != NULL) {
-        return nq_tokdesc_why(h->why, err, "tokenizer.json: normalizer \"%.64s\"",
-                              type_of(first != NULL && !is_type(first, "NFC") ? first : n));
+/* [[text, score], ...] as {text: id}. */
+static novaq_status index_pieces(json_t *vocab, const nq_hf *h, const json_t *pieces,
+                                 novaq_error *err) {
+    for (size_t i = 0; i < json_array_size(pieces); i++) {
+        const json_t *piece = json_array_get(pieces, i);
+        const char *text = json_string_value(json_array_get(piece, 0));
+        if (text == NULL || !json_is_number(json_array_get(piece, 1)) ||
+            json_object_get(vocab, text) != NULL) {
+            return nq_tokdesc_why(
+                h->why, err, "tokenizer.json: piece %zu is not a text of its own and a score", i);
+        }
+        NQ_TRY(nq_tokdesc_put(vocab, text, json_integer((json_int_t)i), err));
     }
-    return nq_tokdesc_put(h->desc, "normalizer", json_string(first != NULL ? "nfc" : "none"), err);
+    return NOVAQ_OK;
 }
 
-static const char *split_pattern(const json_t *part) {
-    if (!is_type(part, "Split") || !flag_is(part, "invert", false, false)) {
-        return NULL;
-    }
-    const char *behavior = json_string_value(json_object_get(part, "behavior"));
-    if (behavior == NULL || strcmp(behavior, "Isolated") != 0) {
-        return NULL;
-    }
-    return json_string_value(json_object_get(json_object_get(part, "pattern"), "Regex"));
-}
-
-static bool is_byte_level(const json_t *part, bool regex, bool alone) {
-    return is_type(part, "ByteLevel") && flag_is(part, "use_regex", regex, true) &&
-           (alone || flag_is(part, "add_prefix_space", false, true));
-}
-
-static bool matches_kind(const nq_pretok_kind *kind, const json_t *pre) {
-    size_t i = 0;
-    if (kind->digits) {
-        const json_t *d = element(pre, "pretokenizers", i++);
-        if (!is_type(d, "Digits") || !flag_is(d, "individual_digits", true, false)) {
-            return false;
+/* Tokens beyond the pieces are found as added tokens only; their score is no one's. */
+static novaq_status put_scores(const nq_hf *h, const json_t *pieces, novaq_error *err) {
+    json_t *scores = json_array();
+    NQ_TRY(nq_tokdesc_put(h->desc, "scores", scores, err));
+    size_t count = json_array_size(json_object_get(h->desc, "tokens"));
+    for (size_t i = 0; i < count; i++) {
+        double v = json_number_value(json_array_get(json_array_get(pieces, i), 1));
+        if (json_array_append_new(scores, json_real(v)) != 0) {
+            return nq_fail(err, NOVAQ_E_MEMORY, "no memory for the scores");
         }
     }
-    for (size_t s = 0; kind->splits[s] != NULL; s++) {
-        const char *pattern = split_pattern(element(pre, "pretokenizers", i++));
-        if (pattern == NULL || strcmp(pattern, kind->splits[s]) != 0) {
-            return false;
-        }
-    }
-    return is_byte_level(element(pre, "pretokenizers", i), kind->byte_level_regex, i == 0) &&
-           element(pre, "pretokenizers", i + 1) == NULL;
+    return NOVAQ_OK;
 }
 
-static novaq_status read_pretok(const hf *h, novaq_error *err) {
-    const json_t *pre = json_object_get(h->root, "pre_tokenizer");
-    const nq_pretok_kind *kind = NULL;
-    for (size_t i = 0; (kind = nq_pretok_at(i)) != NULL && !matches_kind(kind, pre); i++) {
+static novaq_status read_unigram(const nq_hf *h, const json_t *m, novaq_error *err) {
+    const json_t *pieces = json_object_get(m, "vocab");
+    if (!json_is_array(pieces) || h->byte_level) {
+        return nq_tokdesc_why(h->why, err,
+                              "tokenizer.json: Unigram without a list of pieces, or "
+                              "after ByteLevel");
     }
-    if (kind == NULL) {
-        char *text = NULL;
-        NQ_TRY(nq_json_dump(&text, absent(pre) ? json_null() : pre, 0, err));
-        novaq_status st = nq_tokdesc_why(h->why, err, "tokenizer.json: pre_tokenizer %.180s", text);
-        nq_free(text);
+    json_t *vocab = json_object();
+    if (vocab == NULL) {
+        return nq_fail(err, NOVAQ_E_MEMORY, "no memory for the vocabulary");
+    }
+    novaq_status st = index_pieces(vocab, h, pieces, err);
+    if (st == NOVAQ_OK && *h->why == NULL) {
+        st = read_vocab(h, vocab, err);
+    }
+    json_decref(vocab);
+    if (st != NOVAQ_OK || *h->why != NULL) {
         return st;
     }
-    const json_t *first = element(pre, "pretokenizers", 0);
-    bool space = is_type(first, "ByteLevel") && flag_is(first, "add_prefix_space", true, true);
-    NQ_TRY(nq_tokdesc_put(h->desc, "model", json_string("gpt2"), err));
-    NQ_TRY(nq_tokdesc_put(h->desc, "pre", json_string(kind->name), err));
-    return nq_tokdesc_put(h->desc, "add_space_prefix", json_boolean(space), err);
+    NQ_TRY(put_flag(h, "byte_fallback", m, err));
+    NQ_TRY(nq_tokdesc_put(h->desc, "fuse_unk", json_true(), err));
+    NQ_TRY(nq_tokdesc_put(h->desc, "literal_bytes", json_true(), err));
+    NQ_TRY(put_unknown(h, json_object_get(m, "unk_id"), err));
+    return put_scores(h, pieces, err);
+}
+
+static novaq_status read_model(const nq_hf *h, novaq_error *err) {
+    const json_t *m = json_object_get(h->root, "model");
+    bool unnamed = json_object_get(m, "type") == NULL;
+    if (nq_hf_is_type(m, "Unigram")) {
+        return read_unigram(h, m, err);
+    }
+    if (unnamed || nq_hf_is_type(m, "BPE")) {
+        return read_bpe(h, m, err);
+    }
+    return nq_tokdesc_why(h->why, err,
+                          "tokenizer.json: model \"%.64s\" (BPE and Unigram are supported)",
+                          nq_hf_type_of(m));
 }
 
 /* ---- begin and end tokens ------------------------------------------------- */
 
-static json_int_t id_of(const hf *h, const char *text) {
+static json_int_t id_of(const nq_hf *h, const char *text) {
     const json_t *tokens = json_object_get(h->desc, "tokens");
     for (size_t i = 0; text != NULL && i < json_array_size(tokens); i++) {
         if (strcmp(json_string_value(json_array_get(tokens, i)), text) == 0) {
@@ -318,7 +311,7 @@ static json_int_t id_of(const hf *h, const char *text) {
     return -1;
 }
 
-static novaq_status read_config_ids(const hf *h, novaq_error *err) {
+static novaq_status read_config_ids(const nq_hf *h, novaq_error *err) {
     static const char *const names[][2] = {{"bos_token", "bos_id"},
                                            {"eos_token", "eos_id"},
                                            {"unk_token", "unk_id"},
@@ -329,7 +322,8 @@ static novaq_status read_config_ids(const hf *h, novaq_error *err) {
             v = json_object_get(v, "content");
         }
         json_int_t id = id_of(h, json_string_value(v));
-        if (id >= 0) {
+        bool models = !h->byte_level && strcmp(names[i][1], "unk_id") == 0; /* its own */
+        if (id >= 0 && !models) {
             NQ_TRY(nq_tokdesc_put(h->desc, names[i][1], json_integer(id), err));
         }
     }
@@ -350,7 +344,7 @@ static json_int_t template_id(const json_t *tp, const json_t *item) {
 }
 
 /* One token at an end of the template: it must be the one the config names. */
-static novaq_status put_end(const hf *h, const char *key, const char *flag, json_int_t id,
+static novaq_status put_end(const nq_hf *h, const char *key, const char *flag, json_int_t id,
                             novaq_error *err) {
     const json_t *known = json_object_get(h->desc, key);
     if (id < 0 || (known != NULL && json_integer_value(known) != id)) {
@@ -363,7 +357,7 @@ static novaq_status put_end(const hf *h, const char *key, const char *flag, json
     return nq_tokdesc_put(h->desc, flag, json_true(), err);
 }
 
-static novaq_status read_template(const hf *h, const json_t *tp, novaq_error *err) {
+static novaq_status read_template(const nq_hf *h, const json_t *tp, novaq_error *err) {
     const json_t *single = json_object_get(tp, "single");
     size_t n = json_array_size(single);
     size_t at = 0;
@@ -384,44 +378,28 @@ static novaq_status read_template(const hf *h, const json_t *tp, novaq_error *er
     return NOVAQ_OK;
 }
 
-static novaq_status read_post(const hf *h, novaq_error *err) {
+static novaq_status read_post(const nq_hf *h, novaq_error *err) {
     NQ_TRY(nq_tokdesc_put(h->desc, "add_bos", json_false(), err));
     NQ_TRY(nq_tokdesc_put(h->desc, "add_eos", json_false(), err));
     const json_t *post = json_object_get(h->root, "post_processor");
     const json_t *part = NULL;
     size_t templates = 0;
-    for (size_t i = 0; (part = element(post, "processors", i)) != NULL; i++) {
-        if (is_type(part, "TemplateProcessing") && templates++ == 0) {
+    for (size_t i = 0; (part = nq_hf_element(post, "processors", i)) != NULL; i++) {
+        if (nq_hf_is_type(part, "TemplateProcessing") && templates++ == 0) {
             NQ_TRY(read_template(h, part, err));
-        } else if (!is_type(part, "ByteLevel")) { /* which only moves offsets */
+        } else if (!nq_hf_is_type(part, "ByteLevel")) { /* which only moves offsets */
             return nq_tokdesc_why(h->why, err, "tokenizer.json: post_processor \"%.64s\"",
-                                  type_of(part));
+                                  nq_hf_type_of(part));
         }
     }
     return NOVAQ_OK;
 }
 
-/* ---- the rest ------------------------------------------------------------- */
+/* ---- all of it ------------------------------------------------------------ */
 
-static novaq_status check_rest(const hf *h, novaq_error *err) {
-    const json_t *decoder = json_object_get(h->root, "decoder");
-    const json_t *first = element(decoder, "decoders", 0);
-    if (first == NULL || !is_type(first, "ByteLevel") || element(decoder, "decoders", 1) != NULL) {
-        return nq_tokdesc_why(h->why, err, "tokenizer.json: decoder \"%.64s\"", type_of(decoder));
-    }
-    const json_t *padding = json_object_get(h->root, "padding");
-    const char *strategy = json_string_value(json_object_get(padding, "strategy"));
-    if (!absent(json_object_get(h->root, "truncation")) ||
-        (!absent(padding) && (strategy == NULL || strcmp(strategy, "BatchLongest") != 0))) {
-        return nq_tokdesc_why(h->why, err, "tokenizer.json: truncation or padding");
-    }
-    return NOVAQ_OK;
-}
-
-static novaq_status read_all(const hf *h, novaq_error *err) {
-    typedef novaq_status (*step)(const hf *, novaq_error *);
-    static const step steps[] = {read_pretok, read_normalizer, check_rest,
-                                 read_model,  read_config_ids, read_post};
+static novaq_status read_all(const nq_hf *h, novaq_error *err) {
+    typedef novaq_status (*step)(const nq_hf *, novaq_error *);
+    static const step steps[] = {nq_hf_read_around, read_model, read_config_ids, read_post};
     for (size_t i = 0; i < sizeof steps / sizeof steps[0] && *h->why == NULL; i++) {
         NQ_TRY(steps[i](h, err));
     }
@@ -439,7 +417,10 @@ novaq_status nq_describe_tokenizer_hf(json_t **out, char **why, const json_t *to
     if (desc == NULL) {
         return nq_fail(err, NOVAQ_E_MEMORY, "no memory for the tokenizer");
     }
-    hf h = {tokenizer, tokenizer_config, desc, why};
+    nq_hf h = {.root = tokenizer, .config = tokenizer_config, .desc = desc, .why = why};
+    h.byte_level = nq_hf_has_byte_level(tokenizer);
+    h.bytes = !h.byte_level &&
+              json_is_true(json_object_get(json_object_get(tokenizer, "model"), "byte_fallback"));
     novaq_status st = read_all(&h, err);
     if (st != NOVAQ_OK) {
         json_decref(desc);

@@ -24,52 +24,123 @@ static novaq_status append(json_t *list, json_t *value, novaq_error *err) {
                : nq_fail(err, NOVAQ_E_MEMORY, "no memory for tokenizer.json");
 }
 
+static bool lists(const json_t *desc, const char *key, size_t id) {
+    const json_t *list = json_object_get(desc, key);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        if (json_integer_value(json_array_get(list, i)) == (json_int_t)id) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static novaq_status put_added(json_t *root, const json_t *desc, novaq_error *err) {
     json_t *added = json_array();
     NQ_TRY(nq_tokdesc_put(root, "added_tokens", added, err));
     const json_t *tokens = json_object_get(desc, "tokens");
     const json_t *types = json_object_get(desc, "token_types");
+    const json_t *unk = json_object_get(desc, "unk_id");
     for (size_t i = 0; i < json_array_size(tokens); i++) {
         json_int_t type = json_integer_value(json_array_get(types, i));
         const char *text = json_string_value(json_array_get(tokens, i));
-        if ((type == NQ_TOK_CONTROL || type == NQ_TOK_USER) && text[0] != '\0') {
-            NQ_TRY(append(added,
-                          json_pack("{s:I, s:s, s:b, s:b, s:b, s:b, s:b}", "id", (json_int_t)i,
-                                    "content", text, "single_word", 0, "lstrip", 0, "rstrip", 0,
-                                    "normalized", 0, "special", type == NQ_TOK_CONTROL),
-                          err));
+        bool unknown = type == NQ_TOK_UNKNOWN && json_integer_value(unk) == (json_int_t)i &&
+                       json_is_integer(unk);
+        if ((type == NQ_TOK_CONTROL || type == NQ_TOK_USER || unknown) && text[0] != '\0') {
+            NQ_TRY(append(
+                added,
+                json_pack("{s:I, s:s, s:b, s:b, s:b, s:b, s:b}", "id", (json_int_t)i, "content",
+                          text, "single_word", 0, "lstrip", lists(desc, "lstrip_ids", i), "rstrip",
+                          lists(desc, "rstrip_ids", i), "normalized",
+                          lists(desc, "normalized_ids", i), "special", type != NQ_TOK_USER),
+                err));
         }
     }
     return NOVAQ_OK;
 }
 
-static json_t *byte_level(bool prefix_space, bool regex) {
-    return json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", prefix_space,
-                     "trim_offsets", 1, "use_regex", regex);
+static json_t *byte_level(void) {
+    return json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 1,
+                     "trim_offsets", 1, "use_regex", 1);
+}
+
+static bool is_model(const json_t *desc, const char *name) {
+    return strcmp(json_string_value(json_object_get(desc, "model")), name) == 0;
 }
 
 static novaq_status put_pretok(json_t *root, const json_t *desc, novaq_error *err) {
     const char *pre = json_string_value(json_object_get(desc, "pre"));
-    const nq_pretok_kind *kind = nq_pretok_find(pre, strlen(pre));
-    bool space = json_is_true(json_object_get(desc, "add_space_prefix"));
-    if (!kind->digits && kind->splits[0] == NULL) {
-        return nq_tokdesc_put(root, "pre_tokenizer", byte_level(space, kind->byte_level_regex),
-                              err);
+    if (strcmp(pre, "custom") == 0) {
+        const json_t *given = json_object_get(desc, "pre_tokenizer");
+        return nq_tokdesc_put(root, "pre_tokenizer",
+                              given == NULL ? json_null() : json_deep_copy(given), err);
+    }
+    if (!is_model(desc, "gpt2")) {
+        return nq_tokdesc_put(root, "pre_tokenizer", json_null(), err);
+    }
+    nq_stage stages[NQ_STAGES_MAX];
+    memcpy(stages, nq_pretok_find(pre, strlen(pre))->stages, sizeof stages);
+    stages[0].prefix_space = json_is_true(json_object_get(desc, "add_space_prefix"));
+    return nq_tokdesc_put(root, "pre_tokenizer", nq_stages_json(stages), err);
+}
+
+/* SentencePiece's own as Hugging Face writes it. */
+static json_t *usual_normalizer(bool space) {
+    json_t *replace = json_pack("{s:s, s:{s:s}, s:s}", "type", "Replace", "pattern", "String", " ",
+                                "content", NQ_META);
+    return !space ? replace
+                  : json_pack("{s:s, s:[{s:s, s:s}, o]}", "type", "Sequence", "normalizers", "type",
+                              "Prepend", "prepend", NQ_META, replace);
+}
+
+static novaq_status put_normalizer(json_t *root, const json_t *desc, novaq_error *err) {
+    const json_t *given = json_object_get(desc, "normalizer");
+    const char *name = json_string_value(given);
+    const char *pre = json_string_value(json_object_get(desc, "pre"));
+    json_t *value = NULL;
+    if (!is_model(desc, "gpt2") && strcmp(pre, "default") == 0) {
+        value = usual_normalizer(json_is_true(json_object_get(desc, "add_space_prefix")));
+    } else if (name != NULL && strcmp(name, "nfc") == 0) {
+        value = json_pack("{s:s}", "type", "NFC");
+    } else {
+        value = given == NULL || name != NULL ? json_null() : json_deep_copy(given);
+    }
+    return nq_tokdesc_put(root, "normalizer", value, err);
+}
+
+/* U+2581 to spaces, byte tokens to bytes, and what comes off the beginning. */
+static json_t *piece_decoder(const char *strip, bool bytes) {
+    if (strcmp(strip, "token") == 0) {
+        return json_pack("{s:s, s:s, s:s, s:b}", "type", "Metaspace", "replacement", NQ_META,
+                         "prepend_scheme", "always", "split", 1);
     }
     json_t *list = json_array();
-    NQ_TRY(nq_tokdesc_put(root, "pre_tokenizer",
-                          json_pack("{s:s, s:o}", "type", "Sequence", "pretokenizers", list), err));
-    if (kind->digits) {
-        NQ_TRY(
-            append(list, json_pack("{s:s, s:b}", "type", "Digits", "individual_digits", 1), err));
+    int bad = json_array_append_new(list, json_pack("{s:s, s:{s:s}, s:s}", "type", "Replace",
+                                                    "pattern", "String", NQ_META, "content", " "));
+    bad |= bytes ? json_array_append_new(list, json_pack("{s:s}", "type", "ByteFallback")) : 0;
+    bad |= json_array_append_new(list, json_pack("{s:s}", "type", "Fuse"));
+    if (strcmp(strip, "space") == 0) {
+        bad |= json_array_append_new(list, json_pack("{s:s, s:s, s:i, s:i}", "type", "Strip",
+                                                     "content", " ", "start", 1, "stop", 0));
     }
-    for (size_t i = 0; kind->splits[i] != NULL; i++) {
-        NQ_TRY(append(list,
-                      json_pack("{s:s, s:{s:s}, s:s, s:b}", "type", "Split", "pattern", "Regex",
-                                kind->splits[i], "behavior", "Isolated", "invert", 0),
-                      err));
+    if (bad != 0) {
+        json_decref(list);
+        return NULL;
     }
-    return append(list, byte_level(false, kind->byte_level_regex), err);
+    return json_pack("{s:s, s:o}", "type", "Sequence", "decoders", list);
+}
+
+static novaq_status put_decoder(json_t *root, const json_t *desc, bool bytes, novaq_error *err) {
+    if (is_model(desc, "gpt2")) {
+        return nq_tokdesc_put(root, "decoder", byte_level(), err);
+    }
+    const char *pre = json_string_value(json_object_get(desc, "pre"));
+    const char *strip = json_string_value(json_object_get(desc, "strip"));
+    if (strip == NULL) {
+        bool space =
+            strcmp(pre, "default") == 0 && json_is_true(json_object_get(desc, "add_space_prefix"));
+        strip = space ? "space" : "nothing";
+    }
+    return nq_tokdesc_put(root, "decoder", piece_decoder(strip, bytes), err);
 }
 
 /* One end of the template: an item of "single" and "pair", and its id. */
@@ -123,15 +194,9 @@ static novaq_status put_post(json_t *root, const json_t *desc, novaq_error *err)
     return eos ? put_end(NULL, pair, special, desc, "eos_id", 1, err) : NOVAQ_OK;
 }
 
-static novaq_status put_model(json_t *root, const json_t *desc, novaq_error *err) {
-    bool ignore = json_is_true(json_object_get(desc, "ignore_merges"));
-    json_t *model =
-        json_pack("{s:s, s:n, s:n, s:n, s:n, s:b, s:b, s:b, s:{}, s:O}", "type", "BPE", "dropout",
-                  "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", 0,
-                  "byte_fallback", 0, "ignore_merges", ignore, "vocab", "merges",
-                  json_object_get(desc, "merges"));
-    NQ_TRY(nq_tokdesc_put(root, "model", model, err));
-    json_t *vocab = json_object_get(model, "vocab");
+static novaq_status put_vocab(json_t *model, const json_t *desc, novaq_error *err) {
+    json_t *vocab = json_object();
+    NQ_TRY(nq_tokdesc_put(model, "vocab", vocab, err));
     const json_t *tokens = json_object_get(desc, "tokens");
     for (size_t i = 0; i < json_array_size(tokens); i++) {
         NQ_TRY(nq_tokdesc_put(vocab, json_string_value(json_array_get(tokens, i)),
@@ -140,19 +205,60 @@ static novaq_status put_model(json_t *root, const json_t *desc, novaq_error *err
     return NOVAQ_OK;
 }
 
+static novaq_status put_pieces(json_t *model, const json_t *desc, novaq_error *err) {
+    json_t *vocab = json_array();
+    NQ_TRY(nq_tokdesc_put(model, "vocab", vocab, err));
+    const json_t *tokens = json_object_get(desc, "tokens");
+    const json_t *scores = json_object_get(desc, "scores");
+    for (size_t i = 0; i < json_array_size(tokens); i++) {
+        NQ_TRY(append(
+            vocab, json_pack("[O, O]", json_array_get(tokens, i), json_array_get(scores, i)), err));
+    }
+    return NOVAQ_OK;
+}
+
+static json_t *unknown_text(const json_t *desc) {
+    const json_t *text = token_at(desc, "unk_id");
+    return text == NULL ? json_null() : json_string(json_string_value(text));
+}
+
+static novaq_status put_model(json_t *root, const json_t *desc, bool bytes, novaq_error *err) {
+    bool unigram = is_model(desc, "t5");
+    bool level = is_model(desc, "gpt2");
+    const json_t *fuse = json_object_get(desc, "fuse_unk");
+    json_t *model =
+        unigram ? json_pack("{s:s, s:O, s:b}", "type", "Unigram", "unk_id",
+                            json_object_get(desc, "unk_id"), "byte_fallback", bytes)
+                : json_pack("{s:s, s:n, s:o, s:n, s:n, s:b, s:b, s:b}", "type", "BPE", "dropout",
+                            "unk_token", level ? json_null() : unknown_text(desc),
+                            "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk",
+                            level ? 0 : fuse == NULL || json_is_true(fuse), "byte_fallback", bytes,
+                            "ignore_merges", json_is_true(json_object_get(desc, "ignore_merges")));
+    NQ_TRY(nq_tokdesc_put(root, "model", model, err));
+    if (unigram) {
+        return put_pieces(model, desc, err);
+    }
+    NQ_TRY(put_vocab(model, desc, err));
+    json_t *merges = json_object_get(desc, "merges");
+    if (merges != NULL) {
+        return nq_tokdesc_put(model, "merges", json_incref(merges), err);
+    }
+    NQ_TRY(nq_merges_from_scores(&merges, desc, err));
+    return nq_tokdesc_put(model, "merges", merges, err);
+}
+
 static novaq_status fill_tokenizer(json_t *root, const json_t *desc, novaq_error *err) {
     NQ_TRY(nq_tokdesc_put(root, "version", json_string("1.0"), err));
     NQ_TRY(nq_tokdesc_put(root, "truncation", json_null(), err));
     NQ_TRY(nq_tokdesc_put(root, "padding", json_null(), err));
     NQ_TRY(put_added(root, desc, err));
-    const char *normalizer = json_string_value(json_object_get(desc, "normalizer"));
-    bool nfc = normalizer != NULL && strcmp(normalizer, "nfc") == 0;
-    NQ_TRY(nq_tokdesc_put(root, "normalizer", nfc ? json_pack("{s:s}", "type", "NFC") : json_null(),
-                          err));
+    bool bytes = false;
+    NQ_TRY(nq_has_byte_fallback(&bytes, desc, err));
+    NQ_TRY(put_normalizer(root, desc, err));
     NQ_TRY(put_pretok(root, desc, err));
     NQ_TRY(put_post(root, desc, err));
-    NQ_TRY(nq_tokdesc_put(root, "decoder", byte_level(true, true), err));
-    return put_model(root, desc, err);
+    NQ_TRY(put_decoder(root, desc, bytes, err));
+    return put_model(root, desc, bytes, err);
 }
 
 static novaq_status fill_config(json_t *config, const json_t *model, const json_t *desc,

@@ -1,7 +1,8 @@
 /* fuzz_tokenizer.c - any JSON as a tokenizer, in one of three spellings: an
  * object with "tokenizer" (and perhaps "config") holds a Hugging Face
  * tokenizer.json, one with "added_tokens" is one, any other is the "tokenizer"
- * object of describe.h. Then text to ids and back, and the export's spelling. */
+ * object of describe.h; what begins like a SentencePiece file is read as one. Then
+ * text to ids and back, and the export's spellings. */
 #include "fuzz.h"
 
 #include "model/describe.h"
@@ -57,11 +58,35 @@ static void export_it(json_t *desc) {
     json_decref(tokenizer);
     json_decref(config);
     json_decref(model);
+    json_t *said = NULL;
+    st = nq_tokenizer_to_gguf(&said, desc, &err);
+    fuzz_check_error(st, &err);
+    FUZZ_CHECK((st == NOVAQ_OK) == (said != NULL));
+    json_decref(said);
+}
+
+static void sentencepiece(const uint8_t *data, size_t size) {
+    novaq_error err = {0};
+    json_t *desc = NULL;
+    char *why = NULL;
+    novaq_status st = nq_describe_tokenizer_spm(&desc, &why, data, size, NULL, &err);
+    fuzz_check_error(st, &err);
+    FUZZ_CHECK(st != NOVAQ_OK || (desc == NULL) == (why != NULL));
+    if (desc != NULL) {
+        use(desc, data, size);
+        export_it(desc);
+    }
+    nq_free(why);
+    json_decref(desc);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     novaq_error err = {0};
     json_t *root = NULL;
+    if (size > 2 && data[0] == '\n' && data[2] == '\n') { /* a piece, its text */
+        sentencepiece(data, size);
+        return 0;
+    }
     novaq_status st = nq_json_parse(&root, "fuzz", (const char *)data, size, &err);
     fuzz_check_error(st, &err);
     if (st != NOVAQ_OK) {
