@@ -1,0 +1,121 @@
+#!/usr/bin/env bash
+# novaq bench on random content of a tiny shape: formats, lists, what is kept, what
+# is refused; then bench/speed.py beside a stand-in for llama-bench.
+# Usage: test_bench.sh PROGRAM
+set -euo pipefail
+novaq=$1
+root=$(cd "$(dirname "$0")/../.." && pwd)
+export PYTHONDONTWRITEBYTECODE=1
+unset LLAMA_BENCH
+
+fail() {
+    echo "FAILED: $*" >&2
+    exit 1
+}
+refused() { # WANTED-STATUS SAYS ARGUMENT...
+    local wanted=$1 says=$2 status=0
+    shift 2
+    "$novaq" bench "$@" >output 2>message || status=$?
+    [ "$status" -eq "$wanted" ] || fail "exit $status, not $wanted: bench $*"
+    grep -qe "$says" message || fail "bench $*: does not say '$says': $(cat message)"
+    [ ! -s output ] || fail "bench $*: printed $(cat output)"
+}
+mkdir temp
+export TMPDIR=$PWD/temp
+tiny=(--synthetic tiny -p 4,8 -n 3 -r 2 --quiet)
+
+# ---- formats -------------------------------------------------------------------
+"$novaq" bench "${tiny[@]}" --bits 1.5 -t 1,2 >table
+head -1 table | grep -qx '| model | size | params | bits/weight | threads | kernel | test | t/s |' ||
+    fail "head of the table: $(head -1 table)"
+[ "$(grep -c '^| tiny k8d2l2 random | 0.27 MB | 1.31 M | 1.6' table)" -eq 6 ] || fail "$(cat table)"
+grep -Eq '\| 2 \| (scalar|avx2|avx512|neon)[a-z0-9+]* \| tg3 \| [0-9.]+ ± [0-9.]+ \|$' table ||
+    fail "no tg3 with two threads: $(cat table)"
+
+"$novaq" bench "${tiny[@]}" -d 0,16 --format csv >csv
+"$novaq" bench "${tiny[@]}" -d 0,16 --json >json
+"$novaq" bench "${tiny[@]}" -d 0,16 --format json >json2
+python3 - <<'END'
+import csv, json
+rows = list(csv.DictReader(open("csv")))
+names = ["pp4", "pp8", "tg3", "pp4 @ d16", "pp8 @ d16", "tg3 @ d16"]
+assert [r["test"] for r in rows] == names, rows
+assert all(float(r["tokens_per_second"]) > 0 and float(r["stddev"]) >= 0 for r in rows)
+assert rows[0]["model"] == "tiny k16d2l2 random" and rows[0]["repetitions"] == "2"
+assert rows[0]["kv_type"] == "f16"
+for name in ("json", "json2"):
+    o = json.load(open(name))
+    assert [t["test"] for t in o["tests"]] == names
+    assert [(t["prompt"], t["generate"], t["depth"]) for t in o["tests"]][3:] == \
+        [(4, 0, 16), (8, 0, 16), (0, 3, 16)]
+    assert all(len(t["samples"]) == 2 for t in o["tests"])
+    assert 0 < o["load_ms"] < 1e4 and o["peak_memory"] > 1e6 and o["parameters"] == 1312000
+    assert str(o["bytes"]) == rows[0]["bytes"] and o["kernel"] == rows[0]["kernel"]
+END
+[ -z "$(ls temp)" ] || fail "left behind: $(ls temp)"
+
+# ---- what is kept, and a model of the user's own ----------------------------------
+"$novaq" bench "${tiny[@]}" --scheme k16d1l2 --tensor-type 'embd=q8' --output kept >table
+"$novaq" verify kept --quiet >/dev/null
+"$novaq" bench kept -p 4 -n 0 -r 1 --quiet >table
+grep -q 'tiny k16d1l2 random.*pp4' table || fail "the kept artifact: $(cat table)"
+SOURCE_DATE_EPOCH=1 "$novaq" bench "${tiny[@]}" --seed 7 --keep one.novaq >/dev/null
+SOURCE_DATE_EPOCH=1 "$novaq" bench "${tiny[@]}" --seed 7 --keep two.novaq >/dev/null
+cmp one.novaq two.novaq || fail "the same seed, other bytes"
+"$novaq" bench --model "$root/tests/fixtures/model/a.gguf" -p 4 -n 2 -r 1 --quiet >table
+[ "$(wc -l <table)" -eq 4 ] || fail "a GGUF file: $(cat table)"
+
+# ---- the codec is still there --------------------------------------------------------
+"$novaq" bench --encoder --schemes k4d2l2 --threads 1 --json --quiet | grep -q k4d2l2 ||
+    fail "bench --encoder"
+"$novaq" bench --codec --schemes k4d2l1 --json --quiet | grep -q k4d2l1 || fail "bench --codec"
+
+# ---- refusals --------------------------------------------------------------------------
+refused 2 'llama-2-7b' --synthetic list --quiet
+refused 2 'llama-2-7b' --synthetic giant --quiet
+refused 2 '2.5' --synthetic tiny --bits 2.5 --quiet
+refused 2 'unknown scheme' --synthetic tiny --scheme k99x --quiet
+refused 2 'contradict' --synthetic tiny --scheme k16d2l2 --bits 2 --quiet
+refused 2 'give one' kept --synthetic tiny
+refused 2 'two models' kept --model kept
+refused 2 'no model' -p 8
+refused 2 'for --synthetic' kept --bits 2
+refused 2 'whole numbers' kept -p 8,x
+refused 2 'whole numbers' kept -n 8,,9
+refused 2 'whole numbers' kept -t 99999
+refused 2 'neither' kept -p 0 -n 0 --quiet
+refused 2 'context' kept -p 600 --quiet
+refused 2 'not allowed' kept --format xml
+refused 2 'one number of threads' --codec -t 1,2
+refused 2 'leave --n-prompt out' --codec -p 8
+refused 2 'leave kept out' --encoder kept
+refused 2 'for --codec' kept --schemes k16d2l2
+refused 1 'missing' missing --quiet
+[ -z "$(ls temp)" ] || fail "left behind: $(ls temp)"
+
+# ---- beside llama.cpp --------------------------------------------------------------------
+cat >llama-bench <<'END'
+#!/usr/bin/env bash
+head -c 4 "$2" | grep -q GGUF || exit 1
+echo 'model_n_params,n_prompt,n_gen,avg_ts'
+echo '1312000,4,0,10.5'
+echo '1312000,0,3,2.5'
+END
+chmod +x llama-bench
+speed() {
+    python3 "$root/bench/speed.py" --novaq "$novaq" --shape tiny --prompt 4 --generate 3 \
+        --output "$PWD/speed" "$@"
+}
+LLAMA_BENCH=$PWD/llama-bench speed --rounds 3 --types F16,Q2_K,IQ2_XXS >table 2>message ||
+    fail "speed.py: $(cat message)"
+cmp table speed.md || fail "not the table"
+grep -q '^| llama.cpp F16 |.*| 10.5 (10.5 to 10.5) | 2.5 (2.5 to 2.5) |$' table || fail "$(cat table)"
+grep -q '^| tg3 | 1 bits | F16 | .* | 10 | reached |$' table || fail "no ratio: $(cat table)"
+[ "$(grep -c ',3$' speed.csv)" -eq 12 ] || fail "lines: $(cat speed.csv)"
+speed --rounds 1 --alone --bits 2 --work models >table 2>message
+[ -f models/tiny-2/manifest.json ] || fail "--work keeps nothing"
+if grep -q llama.cpp table; then fail "peers although alone: $(cat table)"; fi
+if PATH=/usr/bin:/bin speed >table 2>message; then fail "no llama-bench, no complaint"; fi
+grep -q 'cmake --build llama --target llama-bench' message || fail "does not say how: $(cat message)"
+[ -z "$(ls temp)" ] || fail "left behind: $(ls temp)"
+echo "bench complete"
