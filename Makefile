@@ -1,6 +1,7 @@
 # A thin front of CMake + Ninja. `make` installs missing Debian packages (as
 # root or through sudo, otherwise it says what to run) and builds build/novaq.
-# Variables: PREFIX, DESTDIR, JOBS, QUALITY (arguments), FUZZ_SECONDS (fuzz).
+# Variables: PREFIX, DESTDIR, JOBS, QUALITY and SPEED (arguments),
+# LLAMA_BENCH (speed), FUZZ_SECONDS (fuzz).
 
 PREFIX ?= /usr/local
 JOBS ?= $(shell nproc)
@@ -8,7 +9,7 @@ FUZZ_SECONDS ?= 30
 CONFIGURE = cmake --preset
 
 .DEFAULT_GOAL := build
-.PHONY: build deps demo test bench quality lint format install asan tsan fuzz clean help
+.PHONY: build deps demo test bench quality speed lint format install asan tsan fuzz clean help
 
 build: ## build build/novaq and the libraries
 	@tools/deps.sh
@@ -31,6 +32,9 @@ bench: build ## measure the codec on Gaussian data; writes bench/codec.md
 
 quality: build ## quality at every size on a model, against peers; see bench/quality.py --help
 	@bench/quality.py $(QUALITY)
+
+speed: build ## tokens per second beside llama.cpp, random weights; see bench/speed.py --help
+	@bench/speed.py $(SPEED)
 
 lint: ## clang-format, clang-tidy, layering, style
 	@tools/deps.sh --lint

@@ -26,6 +26,7 @@ int cmd_stats(const opt_args *a);
 int cmd_info(const opt_args *a);
 int cmd_eval(const opt_args *a);
 int cmd_run(const opt_args *a);
+int cmd_chat(const opt_args *a);
 int cmd_tokenize(const opt_args *a);
 int cmd_export(const opt_args *a);
 int cmd_bench(const opt_args *a);

@@ -9,7 +9,8 @@
 static const opt_id ablation_options[] = {OPT_VARIANTS,       OPT_TARGET_BITS, OPT_SCHEME,
                                           OPT_KEEP_EMBEDDING, OPT_CALIBRATION, OPT_SEED};
 /* What only a single evaluation understands. */
-static const opt_id plain_options[] = {OPT_AGAINST, OPT_LAYER_KL, OPT_KL_BASE, OPT_KL_DIVERGENCE};
+static const opt_id plain_options[] = {OPT_AGAINST, OPT_LAYER_KL, OPT_FAST, OPT_KL_BASE,
+                                       OPT_KL_DIVERGENCE};
 #define COUNT(list) (sizeof(list) / sizeof(list)[0])
 
 /* The first of the options that was given, or OPT_COUNT. */
@@ -53,6 +54,7 @@ static int fill(novaq_eval_options *o, const opt_args *a) {
     o->text_file = cli_text(a, OPT_PERPLEXITY);
     o->against = cli_text(a, OPT_AGAINST);
     o->layer_kl = cli_flag(a, OPT_LAYER_KL);
+    o->fast = cli_flag(a, OPT_FAST);
     o->n_ctx = cli_uint(a, OPT_N_CTX);
     o->chunks = cli_uint(a, OPT_CHUNKS);
     o->threads = cli_uint(a, OPT_THREADS);

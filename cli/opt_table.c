@@ -9,7 +9,8 @@
 #define SEED1       (BIT(CMD_LOCAL) | FETCH)
 #define COMPRESSING (BIT(CMD_COMPRESS) | SEED1)
 #define INSPECTING  (BIT(CMD_VALIDATE) | BIT(CMD_VERIFY) | BIT(CMD_STATS) | BIT(CMD_INFO))
-#define RUNNING     (BIT(CMD_EVAL) | BIT(CMD_RUN) | BIT(CMD_TOKENIZE))
+#define TALKING     (BIT(CMD_RUN) | BIT(CMD_CHAT))
+#define RUNNING     (BIT(CMD_EVAL) | TALKING | BIT(CMD_TOKENIZE))
 #define U64_MAX     18446744073709551615.0
 
 #define EXAMPLES(...) ((const char *const[]){__VA_ARGS__, NULL})
@@ -104,12 +105,25 @@ const opt_command opt_commands[CMD_COUNT] = {
                       "novaq eval small.novaq --kl-divergence-base base.kld --kl-divergence",
                       "novaq eval model.gguf --ablation --perplexity wiki.test.raw --chunks 20 "
                       "--calibration text.txt")},
-    [CMD_RUN] = {"run", "MODEL -p PROMPT [OPTIONS]", "continue a prompt",
-                 "Text appears on standard output as it is generated. The same seed gives the "
-                 "same text.",
+    [CMD_RUN] = {"run", "MODEL [-p PROMPT] [OPTIONS]", "continue a prompt",
+                 "Text appears on standard output as it is generated. Without -p the prompt is "
+                 "read from standard input. The prompt is continued as it is; with --chat it is "
+                 "what a user says, in the words of the model's chat template. The same seed "
+                 "gives the same text.",
                  0, 1, "",
                  EXAMPLES("novaq run small.novaq -p \"Once upon a time\" -n 64",
-                          "novaq run ./artifacts -p - --temperature 0 < prompt.txt")},
+                          "novaq run small.novaq --chat -p \"Name three rivers.\"",
+                          "novaq run ./artifacts --temperature 0 --stop END < prompt.txt")},
+    [CMD_CHAT] = {"chat", "MODEL [OPTIONS]", "talk with a model",
+                  "Reads lines and answers each, in the words of the model's chat template. On a "
+                  "terminal Ctrl-C stops an answer, /help lists commands and Ctrl-D leaves; from a "
+                  "pipe every line is a turn. Earlier turns are not computed again. When the "
+                  "context is full the oldest turns are forgotten, the system prompt never.",
+                  0, 1, "",
+                  EXAMPLES(
+                      "novaq chat small.novaq",
+                      "novaq chat ./artifacts --system \"You answer in one sentence.\" --kv q8",
+                      "echo \"Hello\" | novaq chat small.novaq --temperature 0")},
     [CMD_TOKENIZE] = {"tokenize", "MODEL [TEXT] [OPTIONS]", "turn text into token ids",
                       "TEXT is the argument, else --file, else standard input. Prints the ids "
                       "separated by spaces; with --json an object {\"ids\": [...]}; with --lines "
@@ -126,12 +140,22 @@ const opt_command opt_commands[CMD_COUNT] = {
                     EXAMPLES("novaq export small.novaq --to gguf --output decoded.gguf",
                              "novaq export ./artifacts --to safetensors --output ./decoded --dtype "
                              "bf16")},
-    [CMD_BENCH] = {"bench", "[--codec | --encoder] [OPTIONS]", "measure the codec itself",
-                   "Mean squared error of each scheme on unit Gaussian data beside the "
-                   "rate-distortion bound; with --encoder the weights coded per second and core.",
-                   0, 0, "",
-                   EXAMPLES("novaq bench --codec --schemes k16d2l3,pq16x16d4 --json",
-                            "novaq bench --encoder --threads 1")},
+    [CMD_BENCH] = {"bench", "MODEL | --synthetic SHAPE | --codec | --encoder | --kernels [OPTIONS]",
+                   "measure how fast a model runs, or the codec itself",
+                   "Tokens per second of processing a prompt (pp) and of generating (tg), as mean "
+                   "and standard deviation of --repetitions. --synthetic makes an artifact of a "
+                   "known shape with random content in a temporary folder, so that speed can be "
+                   "measured without weights. Without a model: mean squared error of each scheme "
+                   "on unit Gaussian data beside the rate-distortion bound; with --encoder the "
+                   "weights coded per second and core, with --kernels the weights multiplied "
+                   "per second and the share of the memory's bandwidth.",
+                   0, 1, "",
+                   EXAMPLES("novaq bench small.novaq -p 128,512 -n 64 -t 1,2",
+                            "novaq bench --synthetic llama-1b --bits 2 --format csv",
+                            "novaq bench --synthetic llama-2-7b --scheme k16d2l3 -r 1 --json",
+                            "novaq bench --codec --schemes k16d2l3,pq16x16d4 --json",
+                            "novaq bench --encoder --threads 1",
+                            "novaq bench --kernels --schemes k16d2l2 --json")},
     [CMD_COMPLETION] = {"completion", "bash|zsh|fish", "print a shell completion script",
                         "Load it from the shell's start file or install it where the shell looks.",
                         1, 1, "give a shell: bash, zsh or fish",
@@ -235,6 +259,8 @@ const opt_spec opt_specs[] = {
      "model whose predictions are the reference for the divergence"},
     {OPT_LAYER_KL, BIT(CMD_EVAL), OPT_T_FLAG, 0, "layer-kl", NULL, NULL, NULL, 0, 0, false, NULL,
      "with --against: the divergence that each layer causes alone"},
+    {OPT_FAST, BIT(CMD_EVAL), OPT_T_FLAG, 0, "fast", NULL, NULL, NULL, 0, 0, false, NULL,
+     "multiply as run and chat do, with activations of 8 bits; otherwise float32"},
     {OPT_KL_BASE, BIT(CMD_EVAL), OPT_T_TEXT, 0, "kl-divergence-base", "save-all-logits", "FILE",
      NULL, 0, 0, false, NULL,
      "write the model's predictions to FILE; with --kl-divergence read the reference's from it"},
@@ -256,23 +282,44 @@ const opt_spec opt_specs[] = {
      "with --ablation: seed of everything random (42)"},
 
     {OPT_PROMPT, BIT(CMD_RUN), OPT_T_TEXT, 'p', "prompt", NULL, "TEXT", NULL, 0, 0, false, NULL,
-     "text to continue; - reads it from standard input"},
+     "text to continue; - reads it from standard input, as no -p does"},
     {OPT_N_PREDICT, BIT(CMD_RUN), OPT_T_UINT, 'n', "max-tokens", "n-predict", "N", NULL, 1, 1048576,
      false, "128", "tokens to generate at most"},
-    {OPT_TEMPERATURE, BIT(CMD_RUN), OPT_T_REAL, 0, "temperature", "temp", "X", NULL, 0, 100, false,
+    {OPT_N_PREDICT, BIT(CMD_CHAT), OPT_T_UINT, 'n', "max-tokens", "n-predict", "N", NULL, 1,
+     1048576, false, "1024", "tokens of an answer at most"},
+    {OPT_TEMPERATURE, TALKING, OPT_T_REAL, 0, "temperature", "temp", "X", NULL, 0, 100, false,
      "0.8", "0 always takes the likeliest token"},
-    {OPT_TOP_K, BIT(CMD_RUN), OPT_T_UINT, 0, "top-k", NULL, "N", NULL, 0, 4294967295.0, false, "40",
+    {OPT_TOP_K, TALKING, OPT_T_UINT, 0, "top-k", NULL, "N", NULL, 0, 4294967295.0, false, "40",
      "choose among the N likeliest tokens; 0 is off"},
-    {OPT_TOP_P, BIT(CMD_RUN), OPT_T_REAL, 0, "top-p", NULL, "X", NULL, 0, 1, false, "0.95",
+    {OPT_TOP_P, TALKING, OPT_T_REAL, 0, "top-p", NULL, "X", NULL, 0, 1, false, "0.95",
      "choose among the likeliest tokens that reach this probability together; 1 is off"},
-    {OPT_MIN_P, BIT(CMD_RUN), OPT_T_REAL, 0, "min-p", NULL, "X", NULL, 0, 1, false, "0.05",
+    {OPT_MIN_P, TALKING, OPT_T_REAL, 0, "min-p", NULL, "X", NULL, 0, 1, false, "0.05",
      "drop tokens less likely than this share of the likeliest; 0 is off"},
-    {OPT_REPEAT_PENALTY, BIT(CMD_RUN), OPT_T_REAL, 0, "repeat-penalty", NULL, "X", NULL, 0, 100,
-     true, "1", "divide the odds of the last 64 tokens by this; 1 is off"},
-    {OPT_SEED, BIT(CMD_RUN), OPT_T_UINT, 's', "seed", NULL, "N", NULL, 0, U64_MAX, false, "42",
+    {OPT_REPEAT_PENALTY, TALKING, OPT_T_REAL, 0, "repeat-penalty", NULL, "X", NULL, 0, 100, true,
+     "1", "divide the odds of the last 64 tokens by this; 1 is off"},
+    {OPT_SEED, TALKING, OPT_T_UINT, 's', "seed", NULL, "N", NULL, 0, U64_MAX, false, "42",
      "seed of the sampling"},
-    {OPT_IGNORE_EOS, BIT(CMD_RUN), OPT_T_FLAG, 0, "ignore-eos", NULL, NULL, NULL, 0, 0, false, NULL,
+    {OPT_IGNORE_EOS, TALKING, OPT_T_FLAG, 0, "ignore-eos", NULL, NULL, NULL, 0, 0, false, NULL,
      "go on when the model ends its text"},
+    {OPT_N_CTX, BIT(CMD_RUN), OPT_T_UINT, 'c', "ctx", "n-ctx", "N", NULL, 0, 16777216, false, "0",
+     "positions of the key/value cache; 0 means what prompt and --max-tokens need"},
+    {OPT_N_CTX, BIT(CMD_CHAT), OPT_T_UINT, 'c', "ctx", "n-ctx", "N", NULL, 0, 16777216, false, "0",
+     "tokens the conversation may have; 0 means the model's context, at most 8192"},
+    {OPT_KV_TYPE, TALKING, OPT_T_CHOICE, 0, "kv", "kv-type", "TYPE", "f16|f32|q8", 0, 0, false,
+     "f16", "element type of the key/value cache"},
+    {OPT_STOP, TALKING, OPT_T_LIST, 0, "stop", NULL, "TEXT", NULL, 0, 0, false, NULL,
+     "end before this text; repeatable"},
+    {OPT_CHAT, BIT(CMD_RUN), OPT_T_FLAG, 0, "chat", NULL, NULL, NULL, 0, 0, false, NULL,
+     "the prompt is what a user says: apply the chat template"},
+    {OPT_SYSTEM, BIT(CMD_RUN), OPT_T_TEXT, 0, "system", NULL, "TEXT", NULL, 0, 0, false, NULL,
+     "with --chat: the system prompt"},
+    {OPT_SYSTEM, BIT(CMD_CHAT), OPT_T_TEXT, 0, "system", NULL, "TEXT", NULL, 0, 0, false, NULL,
+     "the system prompt"},
+    {OPT_CHAT_TEMPLATE, TALKING, OPT_T_TEXT, 0, "chat-template", NULL, "FILE", NULL, 0, 0, false,
+     NULL, "Jinja template to use instead of the model's own"},
+    {OPT_TEMPLATE_ARGS, TALKING, OPT_T_TEXT, 0, "template-args", "chat-template-kwargs", "JSON",
+     NULL, 0, 0, false, NULL,
+     "further variables of the template, such as {\"enable_thinking\": false}"},
 
     {OPT_FILE, BIT(CMD_TOKENIZE), OPT_T_TEXT, 'f', "file", NULL, "FILE", NULL, 0, 0, false, NULL,
      "read the text from a file; - is standard input"},
@@ -290,16 +337,45 @@ const opt_spec opt_specs[] = {
     {OPT_DTYPE, BIT(CMD_EXPORT), OPT_T_CHOICE, 0, "dtype", NULL, "TYPE", "f16|f32|bf16", 0, 0,
      false, "f16", "element type of matrices"},
 
+    {OPT_MODEL, BIT(CMD_BENCH), OPT_T_TEXT, 'm', "model", NULL, "PATH", NULL, 0, 0, false, NULL,
+     "the model, instead of the argument"},
+    {OPT_BENCH_PROMPT, BIT(CMD_BENCH), OPT_T_TEXT, 'p', "n-prompt", NULL, "N,N,...", NULL, 0, 0,
+     false, "512", "tokens of each prompt to process; 0 is none"},
+    {OPT_BENCH_GENERATE, BIT(CMD_BENCH), OPT_T_TEXT, 'n', "n-gen", NULL, "N,N,...", NULL, 0, 0,
+     false, "128", "tokens to generate; 0 is none"},
+    {OPT_DEPTH, BIT(CMD_BENCH), OPT_T_TEXT, 'd', "n-depth", "depth", "N,N,...", NULL, 0, 0, false,
+     "0", "positions that fill the cache before each test"},
+    {OPT_REPETITIONS, BIT(CMD_BENCH), OPT_T_UINT, 'r', "repetitions", NULL, "N", NULL, 1, 10000,
+     false, "5", "runs of each test"},
+    {OPT_KV_TYPE, BIT(CMD_BENCH), OPT_T_CHOICE, 0, "kv-type", NULL, "TYPE", "f32|f16|q8", 0, 0,
+     false, "f16", "element type of the key/value cache"},
+    {OPT_FORMAT, BIT(CMD_BENCH), OPT_T_CHOICE, 0, "format", NULL, "FORMAT", "md|json|csv", 0, 0,
+     false, "md", "how the table is printed; --json is json"},
+    {OPT_SYNTHETIC, BIT(CMD_BENCH), OPT_T_TEXT, 0, "synthetic", NULL, "SHAPE", NULL, 0, 0, false,
+     NULL, "bench random content of this shape: llama-1b, llama-2-7b, ...; list names them all"},
+    {OPT_SCHEME, BIT(CMD_BENCH), OPT_T_TEXT, 0, "scheme", NULL, "NAME", NULL, 0, 0, false, NULL,
+     "with --synthetic: scheme of every matrix, such as k16d2l3, pq16x8d4, q8 or f16"},
+    {OPT_TARGET_BITS, BIT(CMD_BENCH), OPT_T_REAL, 'b', "bits", "target-bits", "BITS", NULL, 1, 4,
+     false, NULL, "with --synthetic: 1, 1.5, 2 (the default), 3 or 4 bits per weight"},
+    {OPT_TENSOR_TYPE, BIT(CMD_BENCH), OPT_T_LIST, 0, "tensor-type", NULL, "RE=SCHEME", NULL, 0, 0,
+     false, NULL, "with --synthetic: scheme for tensors whose name matches RE"},
+    {OPT_SEED, BIT(CMD_BENCH), OPT_T_UINT, 's', "seed", NULL, "N", NULL, 0, U64_MAX, false, NULL,
+     "with --synthetic: seed of the content (42)"},
+    {OPT_OUTPUT, BIT(CMD_BENCH), OPT_T_TEXT, 'o', "output", "keep", "PATH", NULL, 0, 0, false, NULL,
+     "with --synthetic: where the artifact stays; a temporary folder otherwise"},
     {OPT_CODEC, BIT(CMD_BENCH), OPT_T_FLAG, 0, "codec", NULL, NULL, NULL, 0, 0, false, NULL,
-     "measure the schemes on unit Gaussian data (the default)"},
+     "measure the schemes on unit Gaussian data (the default without a model)"},
     {OPT_ENCODER, BIT(CMD_BENCH), OPT_T_FLAG, 0, "encoder", NULL, NULL, NULL, 0, 0, false, NULL,
      "measure how fast symbols are chosen, with each kernel this machine can run"},
+    {OPT_KERNELS, BIT(CMD_BENCH), OPT_T_FLAG, 0, "kernels", NULL, NULL, NULL, 0, 0, false, NULL,
+     "measure products with coded weights, from memory and from cache"},
     {OPT_SCHEMES, BIT(CMD_BENCH), OPT_T_TEXT, 0, "schemes", NULL, "A,B,...", NULL, 0, 0, false,
-     NULL, "schemes to measure"},
+     NULL, "with --codec, --encoder or --kernels: schemes to measure"},
 
-    {OPT_THREADS, COMPRESSING | BIT(CMD_VERIFY) | RUNNING | BIT(CMD_EXPORT) | BIT(CMD_BENCH),
-     OPT_T_UINT, 't', "threads", NULL, "N", NULL, 0, 1024, false, "0",
-     "threads to use; 0 means one per processor"},
+    {OPT_THREADS, BIT(CMD_BENCH), OPT_T_TEXT, 't', "threads", NULL, "N,N,...", NULL, 0, 0, false,
+     "0", "threads to use; 0 means one per processor"},
+    {OPT_THREADS, COMPRESSING | BIT(CMD_VERIFY) | RUNNING | BIT(CMD_EXPORT), OPT_T_UINT, 't',
+     "threads", NULL, "N", NULL, 0, 1024, false, "0", "threads to use; 0 means one per processor"},
     {OPT_JSON,
      COMPRESSING | INSPECTING | RUNNING | BIT(CMD_EXPORT) | BIT(CMD_BENCH) | BIT(CMD_VERSION),
      OPT_T_FLAG, 0, "json", NULL, NULL, NULL, 0, 0, false, NULL,

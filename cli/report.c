@@ -562,7 +562,7 @@ void report_windows(const char *json, unsigned asked) {
 static void print_speed(const json_t *o) {
     double tokens;
     double seconds;
-    if (number_of(&tokens, o, "tokens", NULL) && number_of(&seconds, o, "seconds", NULL) &&
+    if (number_of(&tokens, o, "tokens", NULL) && number_of(&seconds, o, "generate_seconds", NULL) &&
         seconds > 0) {
         (void)fprintf(stderr, "%.0f tokens in %.2f s (%.1f tokens/s)\n", tokens, seconds,
                       tokens / seconds);

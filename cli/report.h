@@ -16,6 +16,8 @@ int report_eval(const char *json);
 int report_ablation(const char *json);
 int report_export(const char *json);
 int report_bench(const char *json);
+int report_speed_md(const char *json); /* report_speed.c: of a model that was benched */
+int report_speed_csv(const char *json);
 /* The report's "warnings", one line each on standard error. */
 void report_warnings(const char *json);
 /* Says so on standard error when the text had fewer windows than were asked for. */

@@ -79,7 +79,8 @@ typedef struct novaq_progress {
 typedef int (*novaq_progress_fn)(void *ctx, const novaq_progress *p);
 
 /* Receives generated text as it appears: len bytes, always whole UTF-8
- * sequences. Return nonzero to stop generating (not an error). */
+ * sequences; none while a long prompt is processed. Return nonzero to stop
+ * generating (not an error). */
 typedef int (*novaq_text_fn)(void *ctx, const char *text, size_t len);
 
 /* ---- compress ---------------------------------------------------------- */
@@ -244,14 +245,17 @@ typedef struct novaq_eval_options {
      * against; text and window are then the file's, `against` is not used. */
     const char *kl_base;
     int kl_divergence;
+    /* 1: coded matrices are multiplied as when the model is run, with activations of 8
+     * bits; 0: as float32, the same on every CPU. */
+    int fast;
 } novaq_eval_options;
 
 #define NOVAQ_EVAL_OPTIONS_INIT                                                                    \
-    { sizeof(novaq_eval_options), 0, 0, 0, 512, 0, 0, 0, 0, 0, 0, 0 }
+    { sizeof(novaq_eval_options), 0, 0, 0, 512, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /* Perplexity by llama-perplexity's protocol. Keys: perplexity,
- * perplexity_stderr, chunks, tokens; with against or kl_divergence: mean_kld,
- * same_top, ... */
+ * perplexity_stderr, chunks, tokens, arithmetic ("float32" or "int8"); with against
+ * or kl_divergence: mean_kld, same_top, ... */
 NOVAQ_API NOVAQ_CHECK novaq_status novaq_eval(char **report, const novaq_eval_options *opt,
                                               novaq_error *err);
 
@@ -281,6 +285,28 @@ typedef struct novaq_ablation_options {
 NOVAQ_API NOVAQ_CHECK novaq_status novaq_ablation(char **report, const novaq_ablation_options *opt,
                                                   novaq_error *err);
 
+/* A conversation for the model's chat template (a bounded subset of Jinja). */
+typedef struct novaq_chat_options {
+    size_t struct_size;
+    const char *messages;      /* JSON: [{"role": "user", "content": "..."}, ...] */
+    const char *tools;         /* JSON array of tools, or NULL */
+    const char *variables;     /* JSON object of further variables, or NULL */
+    const char *chat_template; /* instead of the model's own, or NULL */
+    int no_generation_prompt;  /* 1: stop before the words that begin an answer */
+    int64_t now;               /* local time in seconds since 1970 that strftime_now() tells;
+                                  0: the template has no clock */
+} novaq_chat_options;
+
+#define NOVAQ_CHAT_OPTIONS_INIT                                                                    \
+    { sizeof(novaq_chat_options), 0, 0, 0, 0, 0, 0 }
+
+/* The text a conversation becomes; tokenize it without add_special and with
+ * parse_special. NOVAQ_E_UNSUPPORTED when there is no template; NOVAQ_E_ARG with
+ * the template's own words when it refuses the conversation. */
+NOVAQ_API NOVAQ_CHECK novaq_status novaq_chat_render(char **text, size_t *len, const novaq_model *m,
+                                                     const novaq_chat_options *opt,
+                                                     novaq_error *err);
+
 typedef struct novaq_generate_options {
     size_t struct_size;
     const char *prompt;
@@ -295,16 +321,89 @@ typedef struct novaq_generate_options {
     int ignore_eos;
     novaq_text_fn text;
     void *text_ctx;
+    const novaq_chat_options *chat; /* instead of prompt */
+    const char *const *stop;        /* UTF-8 texts that end a generation and are not part of it */
+    size_t stop_count;
+    /* Of novaq_generate() only; a session has its own. */
+    unsigned n_ctx;      /* positions; 0: what prompt and max_tokens need */
+    const char *kv_type; /* key/value cache: "f16" (NULL), "f32" or "q8" */
 } novaq_generate_options;
 
 #define NOVAQ_GENERATE_OPTIONS_INIT                                                                \
-    { sizeof(novaq_generate_options), 0, 128, 0.8F, 40, 0.95F, 0.05F, 1.0F, 42, 1, 0, 0, 0 }
+    {                                                                                              \
+        sizeof(novaq_generate_options), 0, 128, 0.8F, 40, 0.95F, 0.05F, 1.0F, 42, 1, 0, 0, 0, 0,   \
+            0, 0, 0, 0                                                                             \
+    }
 
-/* Continues the prompt. *report (may be NULL): text, prompt_tokens, tokens,
- * seconds, stop ("eos", "length", "callback", "context"). Same seed, same text. */
+/* Continues the prompt. *report (may be NULL): text, prompt_tokens, reused_tokens,
+ * tokens, seconds, prompt_seconds, generate_seconds, n_ctx, stop ("eos", "length",
+ * "callback", "context", "stop"). Same seed, same text. */
 NOVAQ_API NOVAQ_CHECK novaq_status novaq_generate(char **report, novaq_model *m,
                                                   const novaq_generate_options *opt,
                                                   novaq_error *err);
+
+/* A key/value cache that outlives a generation. The model must outlive it, and
+ * generations of one model take turns. */
+typedef struct novaq_session novaq_session;
+
+typedef struct novaq_session_options {
+    size_t struct_size;
+    unsigned n_ctx;      /* positions; 0: the model's context, at most 8192 */
+    const char *kv_type; /* "f16" (NULL), "f32" or "q8" */
+} novaq_session_options;
+
+#define NOVAQ_SESSION_OPTIONS_INIT                                                                 \
+    { sizeof(novaq_session_options), 0, 0 }
+
+NOVAQ_API NOVAQ_CHECK novaq_status novaq_session_open(novaq_session **out, novaq_model *m,
+                                                      const novaq_session_options *opt,
+                                                      novaq_error *err);
+/* Frees *s and nulls it. NULL is fine. */
+NOVAQ_API void novaq_session_close(novaq_session **s);
+/* Positions the session has in all. */
+NOVAQ_API unsigned novaq_session_n_ctx(const novaq_session *s);
+/* As novaq_generate(): prompt or chat is the whole text, and what it has in common
+ * with what the session has seen is not computed again. */
+NOVAQ_API NOVAQ_CHECK novaq_status novaq_session_generate(char **report, novaq_session *s,
+                                                          const novaq_generate_options *opt,
+                                                          novaq_error *err);
+
+typedef struct novaq_bench_options {
+    size_t struct_size;
+    const char *model; /* source or artifact; NULL with synthetic */
+    /* Lists; NULL or a count of 0 is the default. A 0 in the first two is left out. */
+    const unsigned *prompt; /* tokens of each prompt that is processed; default 512 */
+    size_t prompt_count;
+    const unsigned *generate; /* tokens generated one by one; default 128 */
+    size_t generate_count;
+    const unsigned *depth; /* positions that are filled before; default 0 */
+    size_t depth_count;
+    const unsigned *threads; /* 0 = one per online CPU, the default */
+    size_t threads_count;
+    unsigned repetitions; /* of each test, default 5 */
+    const char *kv_type;  /* key/value cache: "f16" (NULL), "f32" or "q8" */
+    /* Instead of a model: the shape of one ("llama-1b", ...), filled with random
+     * content of a scheme, or of 1, 1.5, 2, 3 or 4 bits per weight. */
+    const char *synthetic;
+    const char *scheme;
+    double bits;
+    const char *const *tensor_types; /* "REGEX=SCHEME", first match wins */
+    size_t tensor_type_count;
+    uint64_t seed;
+    const char *keep; /* where that artifact stays; NULL: a temporary folder, removed */
+    novaq_progress_fn progress;
+    void *progress_ctx;
+} novaq_bench_options;
+
+#define NOVAQ_BENCH_OPTIONS_INIT                                                                   \
+    { sizeof(novaq_bench_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 2.0, 0, 0, 42, 0, 0, 0 }
+
+/* How fast a model runs. Keys: name, bytes, parameters, bits_per_weight, kernel,
+ * kv_type, load_ms, peak_memory (bytes), tests (array of test ("pp512", "tg128",
+ * "tg128 @ d1024"), threads, prompt, generate, depth, tokens_per_second, stddev,
+ * samples). Needs no tokenizer; tokens are random. */
+NOVAQ_API NOVAQ_CHECK novaq_status novaq_bench(char **report, const novaq_bench_options *opt,
+                                               novaq_error *err);
 
 /* Kernel and codec self-measurements, as JSON: for "gaussian", the MSE of each
  * scheme on unit Gaussian data beside the rate-distortion bound. */
@@ -315,6 +414,14 @@ NOVAQ_API NOVAQ_CHECK novaq_status novaq_bench_codec(char **report, const char *
  * variant this machine can run; all of them find the same symbols),
  * weights_per_second_per_core and mse. NULL schemes: a choice of them. */
 NOVAQ_API NOVAQ_CHECK novaq_status novaq_bench_encoder(char **report, const char *schemes,
+                                                       unsigned threads, novaq_error *err);
+
+/* How fast coded weights are multiplied, as JSON: read_bytes_per_second (what the
+ * memory gives all threads), kernels (array of scheme, kernel, rows, cols,
+ * weights_per_second and bytes_per_second of symbols from memory with all threads,
+ * bandwidth_share, cached_weights_per_second_per_core) and, where k16d2l2 was among
+ * them, gemv_2bit_bandwidth_share. NULL schemes: a choice of them. */
+NOVAQ_API NOVAQ_CHECK novaq_status novaq_bench_kernels(char **report, const char *schemes,
                                                        unsigned threads, novaq_error *err);
 
 #ifdef __cplusplus

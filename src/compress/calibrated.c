@@ -97,17 +97,24 @@ nq_metric_options nq_metric_choice(const nq_recipe *r, unsigned order_block) {
                                .order_block = order_block};
 }
 
+static unsigned common_multiple(unsigned a, unsigned b) {
+    unsigned multiple = a;
+    while (multiple % b != 0) {
+        multiple += a;
+    }
+    return multiple;
+}
+
+static unsigned subvector(const nq_recipe_tensor *t) {
+    return t != NULL && t->coded ? t->scheme.d : 1;
+}
+
 /* Columns that stay together in the coding order: whole subvectors of every matrix
  * of the group, the least common multiple of their lengths. */
 static unsigned order_block(const group *g) {
     unsigned all = 1;
     for (unsigned i = 0; i < g->count; i++) {
-        unsigned d = g->tensor[i]->coded ? g->tensor[i]->scheme.d : 1;
-        unsigned multiple = all;
-        while (multiple % d != 0) {
-            multiple += all;
-        }
-        all = multiple;
+        all = common_multiple(all, subvector(g->tensor[i]));
     }
     return all;
 }
@@ -155,9 +162,9 @@ static novaq_status encode_and_write(group *g, nq_compress_job *j, const nq_enco
 
 /* Opens the metric; inputs that give none (no numbers among them) are worth a
  * warning only. */
-static novaq_status open_metric(nq_metric *metric, bool *usable, const group *g, nq_compress_job *j,
-                                const nq_moments *moments, novaq_error *err) {
-    nq_metric_options how = nq_metric_choice(&j->recipe, order_block(g));
+static novaq_status open_metric(nq_metric *metric, bool *usable, const char *name, unsigned block,
+                                nq_compress_job *j, const nq_moments *moments, novaq_error *err) {
+    nq_metric_options how = nq_metric_choice(&j->recipe, block);
     *usable = false;
     if (moments == NULL) {
         return NOVAQ_OK;
@@ -168,9 +175,9 @@ static novaq_status open_metric(nq_metric *metric, bool *usable, const group *g,
     j->scarce += *usable && moments->samples < moments->cols ? 1 : 0;
     if (st == NOVAQ_E_NUMERIC) {
         return nq_recipe_warn(&j->recipe, err, "%s: coded without knowledge of its inputs: %s",
-                              g->linear[0]->w->name, why.msg);
+                              name, why.msg);
     }
-    return st == NOVAQ_OK ? st : nq_fail(err, st, "%s: %s", g->linear[0]->w->name, why.msg);
+    return st == NOVAQ_OK ? st : nq_fail(err, st, "%s: %s", name, why.msg);
 }
 
 /* Matrices without a usable metric are coded for themselves, never refused. */
@@ -179,7 +186,8 @@ static novaq_status code_group(group *g, nq_compress_job *j, const nq_moments *m
     nq_encode_options opt = j->recipe.encode;
     nq_metric metric = {0};
     bool usable = false;
-    novaq_status st = open_metric(&metric, &usable, g, j, moments, err);
+    novaq_status st =
+        open_metric(&metric, &usable, g->linear[0]->w->name, order_block(g), j, moments, err);
     opt.metric = usable ? &metric : NULL;
     float *turned = NULL;
     if (st == NOVAQ_OK && opt.metric != NULL && residual != NULL) {
@@ -227,13 +235,68 @@ static bool any_coded(const group *g) {
     return any;
 }
 
+/* One tensor of matrices of experts under the metric of all that reads its input. */
+static novaq_status code_expert(nq_flow *f, nq_compress_job *j, const nq_weight *t,
+                                const nq_metric *metric, novaq_error *err) {
+    nq_linear whole = {.weights = nq_flow_model(f)->weights, .w = t};
+    nq_encode_options opt = j->recipe.encode;
+    group g = {.count = 1, .linear = {&whole}};
+    opt.metric = metric;
+    novaq_status st = open_group(&g, j, err);
+    if (st == NOVAQ_OK) {
+        st = encode_and_write(&g, j, &opt, NULL, err);
+    }
+    if (st == NOVAQ_OK) {
+        st = store_rest(&g, j, err);
+    }
+    close_group(&g);
+    return st;
+}
+
+static unsigned expert_order(const nq_compress_job *j, const nq_model *m, const nq_block *block) {
+    unsigned all = 1;
+    const nq_weight *t = NULL;
+    for (uint64_t i = 0; (t = nq_block_expert(m, block, i)) != NULL; i++) {
+        all = common_multiple(all, subvector(nq_recipe_find(&j->recipe, t->name)));
+    }
+    return all;
+}
+
+/* Gate and up matrices of all experts share one metric, that of all tokens: which of
+ * them an expert will see once the matrices before the router are coded is not what it
+ * saw before. Down matrices are coded for themselves, with the rest of the tensors, and
+ * the coded stream goes through the experts of the source. */
+static novaq_status do_experts(nq_flow *f, nq_compress_job *j, const nq_block *block,
+                               novaq_error *err) {
+    nq_model *m = nq_flow_model(f);
+    nq_moments moments;
+    const float *residual;
+    nq_metric metric = {0};
+    bool usable = false;
+    const nq_weight *t = nq_block_expert(m, block, 0);
+    if (t == NULL) {
+        return NOVAQ_OK;
+    }
+    nq_flow_moments(&moments, &residual, f, 2);
+    unsigned order = expert_order(j, m, block);
+    novaq_status st = open_metric(&metric, &usable, t->name, order, j, &moments, err);
+    for (uint64_t i = 0; st == NOVAQ_OK && t != NULL; t = nq_block_expert(m, block, ++i)) {
+        st = code_expert(f, j, t, usable ? &metric : NULL, err);
+    }
+    nq_metric_close(&metric);
+    return st;
+}
+
 static novaq_status do_stage(nq_flow *f, nq_compress_job *j, const nq_block *block, unsigned stage,
                              novaq_error *err) {
     group g = {0};
     nq_moments moments;
     const float *residual;
     g.count = nq_block_linears(g.linear, block, stage);
-    novaq_status st = open_group(&g, j, err);
+    novaq_status st = stage == 2 ? do_experts(f, j, block, err) : NOVAQ_OK;
+    if (st == NOVAQ_OK) {
+        st = open_group(&g, j, err);
+    }
     if (st == NOVAQ_OK && any_coded(&g)) {
         nq_flow_moments(&moments, &residual, f, stage);
         st = code_group(&g, j, &moments, residual, err);

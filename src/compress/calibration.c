@@ -125,9 +125,14 @@ static novaq_status sample_text(nq_calibration *c, const nq_model *m, int32_t bo
     return st;
 }
 
-/* Windows spread evenly over the text. */
+/* Sequences as long as usual, unless the model has not learned so many positions. */
+static uint32_t length_for(const nq_model *m, uint32_t usual) {
+    return m->positions != NULL && m->hyper.context < usual ? m->hyper.context : usual;
+}
+
+/* Windows of `length` tokens spread evenly over the text. */
 static novaq_status file_text(nq_calibration *c, const nq_tokenizer *tok, const char *path,
-                              uint32_t wanted, novaq_error *err) {
+                              uint32_t wanted, uint32_t length, novaq_error *err) {
     char *text = NULL;
     size_t len = 0;
     int32_t *ids = NULL;
@@ -135,23 +140,23 @@ static novaq_status file_text(nq_calibration *c, const nq_tokenizer *tok, const 
     NQ_TRY(nq_read_file(&text, &len, path, TEXT_MAX, err));
     novaq_status st = nq_tokenizer_encode(&ids, &count, tok, text, len, 0, 0, err);
     nq_free(text);
-    if (st == NOVAQ_OK && count < FILE_LENGTH) {
+    if (st == NOVAQ_OK && count < length) {
         st = nq_fail(err, NOVAQ_E_ARG,
-                     "%s: %zu tokens are too few to calibrate on; give %d at least, %d are a good "
+                     "%s: %zu tokens are too few to calibrate on; give %u at least, %d are a good "
                      "number",
-                     path, count, FILE_LENGTH, FILE_TOKENS);
+                     path, count, length, FILE_TOKENS);
     }
-    size_t most = count / FILE_LENGTH;
-    c->length = FILE_LENGTH;
-    c->sequences = (wanted + FILE_LENGTH - 1) / FILE_LENGTH;
+    size_t most = count / length;
+    c->length = length;
+    c->sequences = (wanted + length - 1) / length;
     c->sequences = c->sequences < most ? c->sequences : (uint32_t)most;
     if (st == NOVAQ_OK) {
-        st = nq_alloc(&c->tokens, (uint64_t)c->sequences * c->length, sizeof *c->tokens, err);
+        st = nq_alloc(&c->tokens, (uint64_t)c->sequences * length, sizeof *c->tokens, err);
     }
     for (size_t s = 0; st == NOVAQ_OK && s < c->sequences; s++) {
-        size_t start = c->sequences > 1 ? (count - FILE_LENGTH) * s / (c->sequences - 1) : 0;
-        int32_t *to = c->tokens + s * FILE_LENGTH;
-        memcpy(to, ids + start, FILE_LENGTH * sizeof *to);
+        size_t start = c->sequences > 1 ? (count - length) * s / (c->sequences - 1) : 0;
+        int32_t *to = c->tokens + s * length;
+        memcpy(to, ids + start, length * sizeof *to);
         if (nq_tokenizer_adds_bos(tok) && nq_tokenizer_bos(tok) >= 0) {
             to[0] = nq_tokenizer_bos(tok);
         }
@@ -173,10 +178,10 @@ static novaq_status fill(nq_calibration *c, const nq_model *m, const char *calib
     const json_t *desc = json_object_get(nq_weights_model(m->weights), "tokenizer");
     novaq_status st = nq_tokenizer_open(&tok, desc, err);
     if (st == NOVAQ_OK && !self) {
-        st = file_text(c, tok, calibration, wanted, err);
+        st = file_text(c, tok, calibration, wanted, length_for(m, FILE_LENGTH), err);
     } else if (st == NOVAQ_OK) {
-        c->length = SELF_LENGTH;
-        c->sequences = (wanted + SELF_LENGTH - 1) / SELF_LENGTH;
+        c->length = length_for(m, SELF_LENGTH);
+        c->sequences = (wanted + c->length - 1) / c->length;
         st = nq_alloc(&c->tokens, (uint64_t)c->sequences * c->length, sizeof *c->tokens, err);
         if (st == NOVAQ_OK) {
             st = sample_text(c, m, nq_tokenizer_bos(tok), seed, pool, progress, ctx, err);

@@ -322,7 +322,7 @@ static novaq_status check_paths(const novaq_compress_options *o, int writing, no
 static novaq_status open_job(nq_compress_job *j, const novaq_compress_options *o,
                              novaq_error *err) {
     *j = (nq_compress_job){0};
-    NQ_TRY(nq_tensors_open(&j->ts, o->input, err));
+    NQ_TRY(nq_model_tensors_open(&j->ts, o->input, err));
     NQ_TRY(nq_pool_open(&j->pool, o->threads, err));
     NQ_TRY(nq_recipe_make(&j->recipe, j->ts, o, j->pool, err));
     j->recipe.encode.correct_share = o->propagate != 0 ? 1 : 0;

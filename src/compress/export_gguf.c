@@ -38,19 +38,19 @@ static novaq_status put_hyper(nq_gguf_keys *k, const nq_hyper *h, novaq_error *e
         {"attention.head_count_kv", h->heads_kv},
         {"attention.key_length", h->head_dim},
         {"attention.value_length", h->head_dim},
-        {"rope.dimension_count", h->rope_dim},
+        {"rope.dimension_count", h->rope[NQ_GLOBAL].dim},
         {"vocab_size", h->vocab},
     };
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
         NQ_TRY(put_arch_u32(k, arch, counts[i].suffix, counts[i].value, err));
     }
-    NQ_TRY(put_arch_f32(k, arch, "rope.freq_base", h->rope_theta, err));
-    NQ_TRY(put_arch_f32(k, arch, "attention.layer_norm_rms_epsilon", h->rms_eps, err));
-    if (h->scaling == NQ_ROPE_LINEAR) {
+    NQ_TRY(put_arch_f32(k, arch, "rope.freq_base", h->rope[NQ_GLOBAL].theta, err));
+    NQ_TRY(put_arch_f32(k, arch, "attention.layer_norm_rms_epsilon", h->norm_eps, err));
+    if (h->rope[NQ_GLOBAL].scaling == NQ_ROPE_LINEAR) {
         char key[128];
         (void)snprintf(key, sizeof key, "%s.rope.scaling.type", arch);
         NQ_TRY(nq_gguf_put_string(k, key, "linear", err));
-        NQ_TRY(put_arch_f32(k, arch, "rope.scaling.factor", h->scale_factor, err));
+        NQ_TRY(put_arch_f32(k, arch, "rope.scaling.factor", h->rope[NQ_GLOBAL].factor, err));
     }
     return NOVAQ_OK;
 }
@@ -132,14 +132,11 @@ static novaq_status put_ids(nq_gguf_keys *k, const json_t *t, novaq_error *err) 
     return NOVAQ_OK;
 }
 
-static novaq_status put_tokenizer(nq_gguf_keys *k, const nq_export_plan *p, novaq_error *err) {
-    const json_t *t = member(p->model, "tokenizer");
+static novaq_status put_description(nq_gguf_keys *k, const nq_export_plan *p, const json_t *t,
+                                    novaq_error *err) {
     const json_t *tokens = member(t, "tokens");
     const char *model = json_string_value(member(t, "model"));
     const char *pre = json_string_value(member(t, "pre"));
-    if (!json_is_object(t)) {
-        return nq_gguf_put_string(k, "tokenizer.ggml.model", "no_vocab", err);
-    }
     if (model == NULL || !json_is_array(tokens) || json_array_size(tokens) > p->h.vocab) {
         return nq_fail(err, NOVAQ_E_FORMAT,
                        "the tokenizer has %zu tokens, the embedding %u rows; export with --to "
@@ -163,6 +160,18 @@ static novaq_status put_tokenizer(nq_gguf_keys *k, const nq_export_plan *p, nova
     NQ_TRY(put_flag(k, "tokenizer.ggml.add_bos_token", member(t, "add_bos"), err));
     NQ_TRY(put_flag(k, "tokenizer.ggml.add_eos_token", member(t, "add_eos"), err));
     return put_flag(k, "tokenizer.ggml.add_space_prefix", member(t, "add_space_prefix"), err);
+}
+
+static novaq_status put_tokenizer(nq_gguf_keys *k, const nq_export_plan *p, novaq_error *err) {
+    const json_t *t = member(p->model, "tokenizer");
+    json_t *said = NULL;
+    if (!json_is_object(t)) {
+        return nq_gguf_put_string(k, "tokenizer.ggml.model", "no_vocab", err);
+    }
+    NQ_TRY(nq_tokenizer_to_gguf(&said, t, err));
+    novaq_status st = put_description(k, p, said, err);
+    json_decref(said);
+    return st;
 }
 
 novaq_status nq_export_gguf_keys(nq_gguf_keys *k, const nq_export_plan *p, novaq_error *err) {

@@ -15,15 +15,16 @@ static const char *torch_dtype(nq_dtype t) {
     return t == NQ_F32 ? "float32" : t == NQ_BF16 ? "bfloat16" : "float16";
 }
 
-static json_t *scaling_json(const nq_hyper *h) {
-    switch (h->scaling) {
-    case NQ_ROPE_LINEAR:
-        return json_pack("{s:s, s:f}", "rope_type", "linear", "factor", h->scale_factor);
+static json_t *scaling_json(const nq_rope_spec *r) {
+    switch (r->scaling) {
+    case NQ_ROPE_LINEAR: return json_pack("{s:s, s:f}", "rope_type", "linear", "factor", r->factor);
     case NQ_ROPE_LLAMA3:
-        return json_pack("{s:s, s:f, s:f, s:f, s:I}", "rope_type", "llama3", "factor",
-                         h->scale_factor, "low_freq_factor", h->low_freq_factor, "high_freq_factor",
-                         h->high_freq_factor, "original_max_position_embeddings",
-                         (json_int_t)h->scale_old_context);
+        return json_pack("{s:s, s:f, s:f, s:f, s:I}", "rope_type", "llama3", "factor", r->factor,
+                         "low_freq_factor", r->low_freq_factor, "high_freq_factor",
+                         r->high_freq_factor, "original_max_position_embeddings",
+                         (json_int_t)r->old_context);
+    case NQ_ROPE_YARN: /* refused by the plan */
+    case NQ_ROPE_LONG:
     case NQ_ROPE_PLAIN: break;
     }
     return json_null();
@@ -61,9 +62,9 @@ static novaq_status fill_config(json_t *o, const nq_export_plan *p, novaq_error 
     NQ_TRY(set(o, "model_type", json_string("llama"), err));
     NQ_TRY(set_counts(o, h, err));
     NQ_TRY(set(o, "hidden_act", json_string("silu"), err));
-    NQ_TRY(set(o, "rms_norm_eps", json_real(h->rms_eps), err));
-    NQ_TRY(set(o, "rope_theta", json_real(h->rope_theta), err));
-    NQ_TRY(set(o, "rope_scaling", scaling_json(h), err));
+    NQ_TRY(set(o, "rms_norm_eps", json_real(h->norm_eps), err));
+    NQ_TRY(set(o, "rope_theta", json_real(h->rope[NQ_GLOBAL].theta), err));
+    NQ_TRY(set(o, "rope_scaling", scaling_json(&h->rope[NQ_GLOBAL]), err));
     NQ_TRY(set(o, "attention_bias", json_false(), err));
     NQ_TRY(set(o, "mlp_bias", json_false(), err));
     NQ_TRY(set(o, "tie_word_embeddings", json_boolean(h->tied), err));

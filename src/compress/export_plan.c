@@ -82,22 +82,47 @@ static novaq_status read_rows(const nq_tensor_out *t, void *dst, uint64_t row0, 
 
 /* ---- names --------------------------------------------------------------- */
 
-/* Finds which tensor of the table a name is; false when it is none. */
-static bool identify(nq_tensor_id *id, unsigned *block, const char *name, nq_spelling spelling) {
+/* The tensors of a plain llama, which is what both formats name alike. */
+static const nq_tensor_id PLAIN[] = {NQ_T_EMBED,    NQ_T_OUTPUT_NORM, NQ_T_HEAD,   NQ_T_ATTN_NORM,
+                                     NQ_T_ATTN_Q,   NQ_T_ATTN_K,      NQ_T_ATTN_V, NQ_T_ATTN_OUT,
+                                     NQ_T_FFN_NORM, NQ_T_FFN_GATE,    NQ_T_FFN_UP, NQ_T_FFN_DOWN};
+
+/* Finds which of them a name is; false when it is none. */
+static bool identify(nq_tensor_id *id, unsigned *block, const char *name, const nq_hyper *h) {
     char candidate[NQ_TENSOR_NAME];
     *block = 0;
     int used = 0;
-    const char *prefix = spelling == NQ_SPELL_GGUF ? "blk.%9u.%n" : "model.layers.%9u.%n";
+    const char *prefix = h->spelling == NQ_SPELL_GGUF ? "blk.%9u.%n" : "model.layers.%9u.%n";
     if (sscanf(name, prefix, block, &used) != 1) {
         *block = 0;
     }
-    for (int i = 0; i < NQ_T_COUNT; i++) {
-        *id = (nq_tensor_id)i;
-        if (strcmp(nq_arch_tensor_name(candidate, spelling, *id, *block), name) == 0) {
+    for (size_t i = 0; i < sizeof PLAIN / sizeof PLAIN[0]; i++) {
+        *id = PLAIN[i];
+        const char *is = nq_arch_tensor_name(candidate, h->arch, h->spelling, *id, *block, 0, 0);
+        if (is != NULL && strcmp(is, name) == 0) {
             return true;
         }
     }
     return false;
+}
+
+/* What keeps a model from being written as the llama that both formats' readers
+ * know; NULL when nothing does. */
+static const char *not_plain(const nq_hyper *h) {
+    nq_rope_scaling s = h->rope[NQ_GLOBAL].scaling;
+    if (strcmp(h->arch->name, "llama") != 0) {
+        return "architecture";
+    }
+    if (h->experts > 0) {
+        return "experts";
+    }
+    if (h->window > 0) {
+        return "sliding window";
+    }
+    if (h->biases) {
+        return "biases";
+    }
+    return s == NQ_ROPE_PLAIN || s == NQ_ROPE_LINEAR || s == NQ_ROPE_LLAMA3 ? NULL : "rope scaling";
 }
 
 static bool is_raw(const nq_weight *t) {
@@ -125,11 +150,11 @@ static void add_tensor(nq_export_plan *p, const nq_weight *t, const char *name) 
 static novaq_status reorder_heads(nq_export_plan *p, uint32_t heads, novaq_error *err) {
     nq_tensor_out *o = &p->out[p->count - 1];
     nq_export_source *s = &p->source[p->count - 1];
-    if (p->h.rope_dim != p->h.head_dim) {
+    if (p->h.rope[NQ_GLOBAL].dim != p->h.head_dim) {
         return nq_fail(err, NOVAQ_E_UNSUPPORTED,
                        "%s: rotary embedding covers %u of %u dimensions; its rows cannot be "
                        "reordered for the other format",
-                       s->t->name, p->h.rope_dim, p->h.head_dim);
+                       s->t->name, p->h.rope[NQ_GLOBAL].dim, p->h.head_dim);
     }
     if (s->t->rank != 2 || o->rows != (uint64_t)heads * p->h.head_dim) {
         return nq_fail(err, NOVAQ_E_FORMAT, "%s: expected %u heads of %u rows", s->t->name, heads,
@@ -144,7 +169,8 @@ static novaq_status reorder_heads(nq_export_plan *p, uint32_t heads, novaq_error
 /* Tensors outside the table: rotary tables go where they mean something. */
 static novaq_status add_unnamed(nq_export_plan *p, const nq_weight *t, novaq_error *err) {
     bool precomputed = nq_arch_ignores(t->name);
-    if (precomputed && (strcmp(t->name, ROPE_FREQS) != 0 || p->h.scaling != NQ_ROPE_PLAIN)) {
+    if (precomputed &&
+        (strcmp(t->name, ROPE_FREQS) != 0 || p->h.rope[NQ_GLOBAL].scaling != NQ_ROPE_PLAIN)) {
         return NOVAQ_OK; /* follows from the hyperparameters */
     }
     return nq_fail(err, NOVAQ_E_UNSUPPORTED, "%s: this tensor has no name in %s", t->name,
@@ -155,15 +181,16 @@ static novaq_status add_unnamed(nq_export_plan *p, const nq_weight *t, novaq_err
 static novaq_status add_renamed(nq_export_plan *p, const nq_weight *t, novaq_error *err) {
     nq_tensor_id id;
     unsigned block;
-    if (!identify(&id, &block, t->name, p->h.spelling)) {
+    if (!identify(&id, &block, t->name, &p->h)) {
         return add_unnamed(p, t, err);
     }
     if (id == NQ_T_HEAD && p->h.tied) {
         return NOVAQ_OK; /* readers would take it for an untied head */
     }
-    add_tensor(p, t, nq_arch_tensor_name(p->names[p->count], p->target, id, block));
+    add_tensor(p, t,
+               nq_arch_tensor_name(p->names[p->count], p->h.arch, p->target, id, block, 0, 0));
     bool half_wanted = p->target == NQ_SPELL_HF;
-    if ((id == NQ_T_ATTN_Q || id == NQ_T_ATTN_K) && p->h.rope_half != half_wanted) {
+    if ((id == NQ_T_ATTN_Q || id == NQ_T_ATTN_K) && p->h.rope[NQ_GLOBAL].half != half_wanted) {
         return reorder_heads(p, id == NQ_T_ATTN_Q ? p->h.heads : p->h.heads_kv, err);
     }
     return NOVAQ_OK;
@@ -171,12 +198,13 @@ static novaq_status add_renamed(nq_export_plan *p, const nq_weight *t, novaq_err
 
 /* llama.cpp takes Llama 3's frequency scaling from a tensor of divisors. */
 static novaq_status add_rope_factors(nq_export_plan *p, novaq_error *err) {
-    uint32_t n = p->h.rope_dim / 2;
-    nq_hyper plain = p->h;
+    const nq_rope_spec *spec = &p->h.rope[NQ_GLOBAL];
+    uint32_t n = spec->dim / 2;
+    nq_rope_spec plain = *spec;
     plain.scaling = NQ_ROPE_PLAIN;
     NQ_TRY(nq_alloc(&p->rope_factors, n, sizeof *p->rope_factors, err));
     for (uint32_t i = 0; i < n; i++) {
-        p->rope_factors[i] = (float)(nq_rope_frequency(&plain, i) / nq_rope_frequency(&p->h, i));
+        p->rope_factors[i] = (float)(nq_rope_angle(&plain, i, 1) / nq_rope_angle(spec, i, 1));
     }
     p->source[p->count] = (nq_export_source){.values = p->rope_factors};
     p->out[p->count] = (nq_tensor_out){.name = ROPE_FREQS,
@@ -201,9 +229,32 @@ static novaq_status add_all(nq_export_plan *p, novaq_error *err) {
             add_tensor(p, t, t->name);
         }
     }
-    bool factors = p->known && p->target == NQ_SPELL_GGUF && p->h.scaling == NQ_ROPE_LLAMA3 &&
+    bool factors = p->known && p->target == NQ_SPELL_GGUF &&
+                   p->h.rope[NQ_GLOBAL].scaling == NQ_ROPE_LLAMA3 &&
                    nq_weights_find(p->w, ROPE_FREQS) == NULL;
     return factors ? add_rope_factors(p, err) : NOVAQ_OK;
+}
+
+/* Other architectures are written as they are named and ordered in the source, without
+ * configuration, or not at all. */
+static novaq_status check_plain(nq_export_plan *p, const char *path, novaq_error *err) {
+    const char *what = p->known ? not_plain(&p->h) : NULL;
+    if (what == NULL) {
+        return NOVAQ_OK;
+    }
+    if (p->target == NQ_SPELL_GGUF) {
+        return nq_fail(err, NOVAQ_E_UNSUPPORTED,
+                       "%s: its %s (%s) cannot be exported to GGUF yet; export with --to "
+                       "safetensors",
+                       path, what, p->h.arch->name);
+    }
+    if (p->h.spelling == NQ_SPELL_HF && strcmp(p->h.arch->name, "gpt2") == 0) {
+        return nq_fail(err, NOVAQ_E_UNSUPPORTED,
+                       "%s: %s stores its matrices by inputs; that cannot be exported yet", path,
+                       p->h.arch->name);
+    }
+    p->known = false;
+    return NOVAQ_OK;
 }
 
 novaq_status nq_export_plan_make(nq_export_plan *p, nq_weights *w, const char *path,
@@ -216,6 +267,7 @@ novaq_status nq_export_plan_make(nq_export_plan *p, nq_weights *w, const char *p
                        "with --to safetensors",
                        p->why.msg);
     }
+    NQ_TRY(check_plain(p, path, err));
     size_t most = nq_weights_count(w) + 1;
     NQ_TRY(nq_alloc(&p->out, most, sizeof *p->out, err));
     NQ_TRY(nq_alloc(&p->source, most, sizeof *p->source, err));

@@ -154,7 +154,8 @@ static novaq_status encode_options(nq_encode_options *e, const novaq_compress_op
                    wanted);
 }
 
-/* Role, matrix view, and whether the codec applies at all. */
+/* Role, matrix view, and whether the codec applies at all. Tables that are only looked
+ * up, masks and routers (role OTHER) stay as they are. */
 static void classify(nq_recipe_tensor *t, const nq_tensor_info *src) {
     *t = (nq_recipe_tensor){.src = src, .role = nq_tensor_role(src->name, src->rank)};
     t->scheme = (nq_scheme){.kind = NQ_SCHEME_RAW, .d = 1};
@@ -166,7 +167,7 @@ static void classify(nq_recipe_tensor *t, const nq_tensor_info *src) {
         return;
     }
     nq_matrix_view(&t->rows, &t->cols, src->rank, src->shape);
-    t->coded = t->cols >= CODED_MIN_COLS && t->rows > 0;
+    t->coded = t->cols >= CODED_MIN_COLS && t->rows > 0 && t->role != NQ_ROLE_OTHER;
 }
 
 static bool is_coded_kind(const nq_scheme *s) {
@@ -194,9 +195,11 @@ static novaq_status override_scheme(nq_recipe_tensor *t, nq_recipe *r, nq_rules 
     if (rule != NULL && is_coded_kind(rule) && !t->coded) {
         /* A pattern such as ".*" also meets vectors and indices: they stay. */
         if (t->src->rank >= 2) {
-            NQ_TRY(nq_recipe_warn(r, err,
-                                  "%s: too small or no floats: kept as in the source, not coded",
-                                  t->src->name));
+            NQ_TRY(
+                nq_recipe_warn(r, err,
+                               "%s: too small, no floats, or no matrix that multiplies: kept as in "
+                               "the source, not coded",
+                               t->src->name));
         }
     } else if (rule != NULL && rule->kind != NQ_SCHEME_RAW &&
                !nq_dtype_get(t->src->dtype)->is_float) {

@@ -138,6 +138,9 @@ static novaq_status open_all(evaluation *e, novaq_error *err) {
     const novaq_eval_options *o = e->opt;
     NQ_TRY(nq_pool_open(&e->pool, o->threads, err));
     NQ_TRY(nq_model_open(&e->model, o->model, e->pool, err));
+    if (o->fast) {
+        NQ_TRY(nq_model_prepare_fast(e->model, err));
+    }
     if (o->against != NULL) {
         NQ_TRY(nq_model_open(&e->base, o->against, e->pool, err));
     }
@@ -174,6 +177,7 @@ static novaq_status evaluate(evaluation *e, novaq_error *err) {
     NQ_TRY(put(e->report, "tokens", json_integer((json_int_t)n), err));
     NQ_TRY(put(e->report, "text_tokens", json_integer((json_int_t)e->count), err));
     NQ_TRY(put(e->report, "n_ctx", json_integer((json_int_t)e->w.n_ctx), err));
+    NQ_TRY(put(e->report, "arithmetic", json_string(o->fast ? "int8" : "float32"), err));
     if (!o->layer_kl) {
         return NOVAQ_OK;
     }

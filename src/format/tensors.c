@@ -104,11 +104,14 @@ void nq_tensors_close(nq_tensors **tensors) {
     for (uint32_t i = 0; i < ts->shard_count; i++) {
         nq_safetensors_free(&ts->shards[i].st);
         nq_gguf_free(&ts->shards[i].gguf);
+        nq_torch_free(&ts->shards[i].torch);
         nq_source_close(&ts->shards[i].src);
     }
+    nq_onnx_free(&ts->onnx);
     nq_free(ts->shards);
     nq_free(ts->tensors);
     nq_free(ts->by_name);
+    nq_free(ts->turned);
     nq_free(ts->dir);
     nq_free(ts->path);
     nq_free(ts);
@@ -145,6 +148,33 @@ const nq_tensor_info *nq_tensors_find(const nq_tensors *ts, const char *name) {
     return hit == NULL ? NULL : &ts->tensors[hit->index];
 }
 
+novaq_status nq_tensors_transpose(nq_tensors *ts, size_t i, novaq_error *err) {
+    nq_tensor_info *t = &ts->tensors[i];
+    if (t->rank != 2 || t->elements == 0 || nq_dtype_get(t->dtype)->block != 1) {
+        return NOVAQ_OK;
+    }
+    if (t->view != 0) { /* turned by its reader, or as it was before that */
+        nq_onnx_view *v = &ts->onnx.views[t->view - 1];
+        uint64_t first = t->shape[0];
+        v->transposed = !v->transposed;
+        t->shape[0] = t->shape[1];
+        t->shape[1] = first;
+        return NOVAQ_OK;
+    }
+    if (ts->turned == NULL) {
+        NQ_TRY(nq_alloc(&ts->turned, (uint64_t)ts->count * 2, sizeof *ts->turned, err));
+    }
+    uint64_t rows = t->shape[0];
+    uint64_t *strides = ts->turned + i * 2;
+    uint64_t row = t->strides != NULL ? t->strides[0] : t->shape[1];
+    strides[0] = t->strides != NULL ? t->strides[1] : 1;
+    strides[1] = row;
+    t->shape[0] = t->shape[1];
+    t->shape[1] = rows;
+    t->strides = strides;
+    return NOVAQ_OK;
+}
+
 /* ---- reading -------------------------------------------------------------- */
 
 novaq_status nq_tensors_read(void *dst, nq_tensors *ts, const nq_tensor_info *t, uint64_t offset,
@@ -155,15 +185,25 @@ novaq_status nq_tensors_read(void *dst, nq_tensors *ts, const nq_tensor_info *t,
                        t->name, (unsigned long long)len, (unsigned long long)offset,
                        (unsigned long long)t->bytes);
     }
+    nq_source *src = ts->shards[t->file].src;
+    if (t->view != 0) {
+        return nq_onnx_read(dst, &ts->onnx, src, t, offset, len, err);
+    }
+    if (t->strides != NULL && len > 0) {
+        return nq_torch_gather(dst, ts->shards[t->file].src, t, offset, len, err);
+    }
     /* An empty tensor may be placed beyond the end of its file. */
-    return len == 0 ? NOVAQ_OK
-                    : nq_source_read(ts->shards[t->file].src, t->offset + offset, dst, len, err);
+    return len == 0 ? NOVAQ_OK : nq_source_read(src, t->offset + offset, dst, len, err);
 }
 
 novaq_status nq_tensors_read_f32(float *dst, nq_tensors *ts, const nq_tensor_info *t,
                                  novaq_error *err) {
+    if (t->view != 0) {
+        return nq_onnx_read_f32(dst, &ts->onnx, ts->shards[t->file].src, t, err);
+    }
     const nq_dtype_info *d = nq_dtype_get(t->dtype);
-    uint64_t step = READ_CHUNK / d->bytes * d->bytes;
+    /* With strides, any part of it may lie all over its storage: at once, then. */
+    uint64_t step = t->strides != NULL ? t->bytes : READ_CHUNK / d->bytes * d->bytes;
     uint8_t *raw = NULL;
     NQ_TRY(nq_alloc_raw(&raw, step < t->bytes ? step : t->bytes, 1, err));
     novaq_status st = NOVAQ_OK;

@@ -21,17 +21,27 @@ typedef struct nq_tensor_info {
     uint64_t elements;           /* product of shape, 1 for rank 0 */
     uint64_t bytes;              /* of the stored data */
     uint32_t file;               /* which shard */
+    uint32_t view;               /* 0, or the ONNX reader's number for how it is stored */
     uint64_t offset;             /* in that file */
+    /* Elements from one index of a dimension to the next; NULL: as in row-major order
+     * without gaps. With strides, offset is the first element's, and bytes what the
+     * elements take together (nq_tensors_read() brings them in order). */
+    const uint64_t *strides;
 } nq_tensor_info;
 
-typedef enum nq_format { NQ_FORMAT_SAFETENSORS, NQ_FORMAT_GGUF } nq_format;
+typedef enum nq_format {
+    NQ_FORMAT_SAFETENSORS,
+    NQ_FORMAT_GGUF,
+    NQ_FORMAT_ONNX,
+    NQ_FORMAT_PYTORCH
+} nq_format;
 
 typedef struct nq_tensors nq_tensors;
 
-/* path: a .safetensors or .gguf file (recognised by content, not by name; the
- * first file of a GGUF split opens them all), a *.index.json, or a directory
- * that holds model.safetensors, model.safetensors.index.json or exactly one
- * model file. A path that is a novaq artifact is NOVAQ_E_ARG with a message
+/* path: a SafeTensors, GGUF, PyTorch or ONNX file (recognised by content, not by name;
+ * the first file of a GGUF split opens them all), a *.index.json, or a directory
+ * that holds model.safetensors, pytorch_model.bin, the index of either or exactly
+ * one model file. A path that is a novaq artifact is NOVAQ_E_ARG with a message
  * saying so. */
 NOVAQ_CHECK novaq_status nq_tensors_open(nq_tensors **out, const char *path, novaq_error *err);
 void nq_tensors_close(nq_tensors **ts);
@@ -40,9 +50,9 @@ nq_format nq_tensors_format(const nq_tensors *ts);
 const char *nq_tensors_path(const nq_tensors *ts);
 /* Sizes of all files that hold the tensors, headers included. */
 uint64_t nq_tensors_file_bytes(const nq_tensors *ts);
-/* Directory with config.json, tokenizer.json ... of a SafeTensors model. */
+/* Directory with config.json, tokenizer.json ... of a Hugging Face model. */
 const char *nq_tensors_dir(const nq_tensors *ts);
-/* GGUF metadata, or NULL for SafeTensors. */
+/* GGUF metadata, or NULL for another format. */
 const nq_gguf_kv *nq_tensors_kv(const nq_tensors *ts, size_t *count);
 
 /* Tensors sorted by (file, offset): the order in which a stream delivers them. */
@@ -50,6 +60,10 @@ size_t nq_tensors_count(const nq_tensors *ts);
 const nq_tensor_info *nq_tensors_at(const nq_tensors *ts, size_t i);
 /* NULL when absent. */
 const nq_tensor_info *nq_tensors_find(const nq_tensors *ts, const char *name);
+
+/* From now on tensor i, if it is a matrix of single elements, is shown and read with
+ * rows and columns exchanged. */
+NOVAQ_CHECK novaq_status nq_tensors_transpose(nq_tensors *ts, size_t i, novaq_error *err);
 
 /* bytes [offset, offset+len) of the tensor's stored data. Thread-safe. */
 NOVAQ_CHECK novaq_status nq_tensors_read(void *dst, nq_tensors *ts, const nq_tensor_info *t,

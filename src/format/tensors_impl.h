@@ -5,12 +5,15 @@
 
 #include "format/gguf_parse.h"
 #include "format/names.h"
+#include "format/onnx.h"
 #include "format/safetensors.h"
+#include "format/torch.h"
 
 typedef struct nq_shard {
     nq_source *src;
-    nq_safetensors st; /* one of the two is filled */
+    nq_safetensors st; /* one of them is filled */
     nq_gguf gguf;
+    nq_torch torch;
 } nq_shard;
 
 struct nq_tensors {
@@ -23,11 +26,18 @@ struct nq_tensors {
     size_t count;
     size_t cap;
     nq_name *by_name; /* index: in tensors */
+    uint64_t *turned; /* (count, 2) strides of transposed tensors, or NULL */
+    nq_onnx onnx;     /* of an ONNX model */
 };
 
 /* Fills ts, whose path is set, from a model at `path`. On failure ts is left
  * partly filled, for nq_tensors_close(). */
 NOVAQ_CHECK novaq_status nq_tensors_load(nq_tensors *ts, const char *path, novaq_error *err);
+
+/* The same for an ONNX model, whose file is shard 0 already. */
+NOVAQ_CHECK novaq_status nq_tensors_load_onnx(nq_tensors *ts, novaq_error *err);
+/* The ONNX model of a directory, NULL when there is none; *out: nq_free(). */
+NOVAQ_CHECK novaq_status nq_tensors_locate_onnx(char **out, const char *dir, novaq_error *err);
 
 /* The model file that a directory stands for; *out: nq_free(). */
 NOVAQ_CHECK novaq_status nq_tensors_locate(char **out, const char *dir, novaq_error *err);

@@ -21,7 +21,6 @@ typedef enum kind {
     KIND_SAFETENSORS,
     KIND_GGUF,
     KIND_JSON,
-    KIND_ZIP,
     KIND_PYTORCH,
     KIND_ONNX
 } kind;
@@ -45,12 +44,6 @@ static bool is_pytorch_name(const char *path) {
            ends_with(path, ".ckpt");
 }
 
-/* Formats that novaq knows by name only. */
-static novaq_status is_foreign(const char *path, kind k, novaq_error *err) {
-    return nq_fail(err, NOVAQ_E_UNSUPPORTED, "%s: %s are not read yet; convert to SafeTensors",
-                   path, k == KIND_ONNX ? "ONNX models" : "PyTorch checkpoints");
-}
-
 /* ---- recognising ---------------------------------------------------------- */
 
 static kind kind_by_name(const char *path) {
@@ -65,10 +58,8 @@ static kind kind_by_content(const uint8_t *head, size_t n) {
     if (n >= 4 && memcmp(head, "GGUF", 4) == 0) {
         return KIND_GGUF;
     }
-    if (n >= 4 && memcmp(head, "PK\3\4", 4) == 0) {
-        return KIND_ZIP;
-    }
-    if (n >= 4 && memcmp(head, "\x80\2\x8a\n", 4) == 0) { /* a pickle of a long integer */
+    /* A zip archive, or a pickle of a long integer: the two forms of torch.save(). */
+    if (n >= 4 && (memcmp(head, "PK\3\4", 4) == 0 || memcmp(head, "\x80\2\x8a\n", 4) == 0)) {
         return KIND_PYTORCH;
     }
     if (n > 8) {
@@ -80,6 +71,9 @@ static kind kind_by_content(const uint8_t *head, size_t n) {
             head[8] != 0) {
             return KIND_SAFETENSORS;
         }
+    }
+    if (n >= 2 && head[0] == 0x80 && head[1] >= 2 && head[1] <= 5) { /* another pickle */
+        return KIND_PYTORCH;
     }
     size_t i = 0;
     while (i < n && strchr(" \t\r\n", head[i]) != NULL && head[i] != 0) {
@@ -96,9 +90,9 @@ static novaq_status recognise(kind *out, nq_source *src, novaq_error *err) {
     NQ_TRY(nq_source_read(src, 0, head, n, err));
     *out = kind_by_content(head, n);
     if (*out == KIND_UNKNOWN) {
-        *out = kind_by_name(src->name);
-    } else if (*out == KIND_ZIP && is_pytorch_name(src->name)) {
-        *out = KIND_PYTORCH;
+        bool onnx = false;
+        NQ_TRY(nq_onnx_is_model(&onnx, src, err));
+        *out = onnx ? KIND_ONNX : kind_by_name(src->name);
     }
     return NOVAQ_OK;
 }
@@ -127,6 +121,17 @@ static novaq_status load_safetensors(nq_tensors *ts, nq_keep_fn keep, void *ctx,
     nq_free(s->st.tensors); /* now in the set; a hostile header makes many */
     s->st.tensors = NULL;
     s->st.count = 0;
+    return NOVAQ_OK;
+}
+
+static novaq_status load_torch(nq_tensors *ts, nq_keep_fn keep, void *ctx, novaq_error *err) {
+    nq_shard *s = &ts->shards[ts->shard_count - 1];
+    ts->format = NQ_FORMAT_PYTORCH;
+    NQ_TRY(nq_torch_parse(&s->torch, s->src, err));
+    NQ_TRY(nq_tensors_add(ts, s->torch.tensors, s->torch.count, keep, ctx, err));
+    nq_free(s->torch.tensors); /* now in the set; names and strides stay */
+    s->torch.tensors = NULL;
+    s->torch.count = 0;
     return NOVAQ_OK;
 }
 
@@ -288,6 +293,14 @@ static novaq_status missing_tensor(const nq_tensors *ts, const char *path, const
     return st;
 }
 
+/* The last shard, whichever of the two formats that have indices it is in. */
+static novaq_status load_mapped(nq_tensors *ts, mapped *m, novaq_error *err) {
+    kind k = KIND_UNKNOWN;
+    NQ_TRY(recognise(&k, ts->shards[ts->shard_count - 1].src, err));
+    return k == KIND_PYTORCH ? load_torch(ts, keep_mapped, m, err)
+                             : load_safetensors(ts, keep_mapped, m, err);
+}
+
 static novaq_status load_shards(nq_tensors *ts, const char *path, const json_t *map,
                                 const nq_name *files, size_t count, novaq_error *err) {
     if (count == 0 || count > SHARDS_MAX) {
@@ -298,7 +311,7 @@ static novaq_status load_shards(nq_tensors *ts, const char *path, const json_t *
         NQ_TRY(open_shard(ts, ts->dir, files[i].name, err));
         /* Tensors that the map leaves out are ignored, as Hugging Face does:
          * they are remnants (tied weights, buffers) that no model asks for. */
-        NQ_TRY(load_safetensors(ts, keep_mapped, &m, err));
+        NQ_TRY(load_mapped(ts, &m, err));
     }
     return ts->count == json_object_size(map) ? NOVAQ_OK : missing_tensor(ts, path, map, err);
 }
@@ -344,14 +357,12 @@ novaq_status nq_tensors_load(nq_tensors *ts, const char *path, novaq_error *err)
         nq_source_close(&ts->shards[0].src); /* the index is no shard */
         ts->shard_count = 0;
         return load_index(ts, path, err);
-    case KIND_ZIP:
-        return nq_fail(err, NOVAQ_E_UNSUPPORTED,
-                       "%s: a zip archive (PyTorch?): novaq reads SafeTensors and GGUF", path);
-    case KIND_PYTORCH:
-    case KIND_ONNX: return is_foreign(path, k, err);
+    case KIND_ONNX: return nq_tensors_load_onnx(ts, err);
+    case KIND_PYTORCH: return load_torch(ts, NULL, NULL, err);
     case KIND_UNKNOWN: break;
     }
-    return nq_fail(err, NOVAQ_E_FORMAT, "%s: offset 0: neither SafeTensors nor GGUF", path);
+    return nq_fail(err, NOVAQ_E_FORMAT, "%s: offset 0: neither SafeTensors, GGUF, PyTorch nor ONNX",
+                   path);
 }
 
 /* ---- directories ---------------------------------------------------------- */
@@ -386,38 +397,58 @@ static bool starts_model(const char *name) {
            (ends_with(name, ".safetensors") && part == NULL);
 }
 
-/* Nothing to read in dir: says so, and by name where another format is there. */
-static novaq_status no_model(const char *dir, char *const *names, size_t count, novaq_error *err) {
-    for (size_t i = 0; i < count; i++) {
-        bool onnx = ends_with(names[i], ".onnx");
-        bool bin = ends_with(names[i], ".bin") && strncmp(names[i], "pytorch_model", 13) != 0;
-        if (onnx || (is_pytorch_name(names[i]) && !bin)) {
-            return is_foreign(dir, onnx ? KIND_ONNX : KIND_PYTORCH, err);
+/* The same for PyTorch, which counts where no such file is there: what training
+ * leaves beside a model (optimizer.pt, rng_state.pth, training_args.bin) does not. */
+static bool starts_torch_model(const char *name) {
+    static const char *const beside[] = {"optimizer", "scheduler", "rng_state", "scaler",
+                                         "training_args"};
+    for (size_t i = 0; i < sizeof beside / sizeof beside[0]; i++) {
+        if (strncmp(name, beside[i], strlen(beside[i])) == 0) {
+            return false;
         }
     }
-    return nq_fail(err, NOVAQ_E_ARG, "%s: no .safetensors, .safetensors.index.json or .gguf in it",
-                   dir);
+    if (name[0] == '.' || part_number(name) != NULL) {
+        return false;
+    }
+    return is_pytorch_name(name) || ends_with(name, ".bin.index.json");
+}
+
+/* The first file that starts a model, or NULL; *second: another one. */
+static const char *first_model(const char **second, char *const *names, size_t count,
+                               const char *dir, bool (*starts)(const char *)) {
+    const char *first = NULL;
+    *second = NULL;
+    for (size_t i = 0; i < count; i++) {
+        if (!starts(names[i]) || !in_dir(dir, names[i])) {
+            continue;
+        }
+        if (first == NULL) {
+            first = names[i];
+        } else if (*second == NULL) {
+            *second = names[i];
+        }
+    }
+    return first;
 }
 
 static novaq_status only_model(char **out, const char *dir, novaq_error *err) {
     char **names = NULL;
     size_t count = 0;
     NQ_TRY(nq_list_dir(&names, &count, dir, err));
-    const char *first = NULL;
     const char *second = NULL;
-    for (size_t i = 0; i < count; i++) {
-        if (!starts_model(names[i]) || !in_dir(dir, names[i])) {
-            continue;
-        }
-        if (first == NULL) {
-            first = names[i];
-        } else if (second == NULL) {
-            second = names[i];
-        }
+    const char *first = first_model(&second, names, count, dir, starts_model);
+    if (first == NULL) {
+        first = first_model(&second, names, count, dir, starts_torch_model);
     }
     novaq_status st;
     if (first == NULL) {
-        st = no_model(dir, names, count, err);
+        st = nq_tensors_locate_onnx(out, dir, err);
+        if (st == NOVAQ_OK && *out == NULL) {
+            st = nq_fail(err, NOVAQ_E_ARG,
+                         "%s: no .safetensors, .safetensors.index.json, .gguf, PyTorch file or "
+                         ".onnx in it",
+                         dir);
+        }
     } else if (second != NULL) {
         st = nq_fail(err, NOVAQ_E_ARG, "%s: holds several models (%.100s, %.100s): name one", dir,
                      first, second);
@@ -429,7 +460,8 @@ static novaq_status only_model(char **out, const char *dir, novaq_error *err) {
 }
 
 novaq_status nq_tensors_locate(char **out, const char *dir, novaq_error *err) {
-    static const char *const usual[] = {"model.safetensors", "model.safetensors.index.json"};
+    static const char *const usual[] = {"model.safetensors", "model.safetensors.index.json",
+                                        "pytorch_model.bin", "pytorch_model.bin.index.json"};
     *out = NULL;
     for (size_t i = 0; i < sizeof usual / sizeof usual[0]; i++) {
         if (in_dir(dir, usual[i])) {

@@ -35,12 +35,21 @@ novaq_status nq_describe_why(json_t *why, novaq_error *err, const char *fmt, ...
     return NOVAQ_OK;
 }
 
+static const char *format_name(const nq_tensors *ts) {
+    switch (nq_tensors_format(ts)) {
+    case NQ_FORMAT_SAFETENSORS: return "safetensors";
+    case NQ_FORMAT_GGUF: return "gguf";
+    case NQ_FORMAT_ONNX: return "onnx";
+    case NQ_FORMAT_PYTORCH: return "pytorch";
+    }
+    return "unknown";
+}
+
 static novaq_status describe_into(json_t *model, json_t *why, const nq_tensors *ts,
                                   novaq_error *err) {
     bool gguf = nq_tensors_format(ts) == NQ_FORMAT_GGUF;
     NQ_TRY(nq_describe_set(model, "architecture", json_string("unknown"), err));
-    NQ_TRY(
-        nq_describe_set(model, "source_format", json_string(gguf ? "gguf" : "safetensors"), err));
+    NQ_TRY(nq_describe_set(model, "source_format", json_string(format_name(ts)), err));
     NQ_TRY(gguf ? nq_describe_gguf(model, why, ts, err) : nq_describe_hf(model, why, ts, err));
     const char *arch = json_string_value(json_object_get(model, "architecture"));
     if (arch != NULL && nq_arch_find(arch) == NULL) {
@@ -97,10 +106,20 @@ nq_role nq_tensor_role(const char *name, uint32_t rank) {
         "token_embd.weight",     "embed_tokens.weight",    "wte.weight",
         "tok_embeddings.weight", "word_embeddings.weight", "embed_in.weight"};
     static const char *const heads[] = {"lm_head.weight", "embed_out.weight"};
-    static const char *const positions[] = {"wpe.weight", "position_embd.weight",
-                                            "position_embeddings.weight",
-                                            "token_type_embeddings.weight"};
-    if (rank < 2 || any_named(name, positions, sizeof positions / sizeof positions[0])) {
+    /* Tables that are looked up, masks, and the choice of experts, in which a small
+     * error changes everything after it. */
+    static const char *const others[] = {"wpe.weight",
+                                         "position_embd.weight",
+                                         "position_embeddings.weight",
+                                         "ffn_gate_inp.weight",
+                                         "mlp.gate.weight",
+                                         "token_type_embeddings.weight",
+                                         "attn.bias",
+                                         "attn.masked_bias",
+                                         "block_sparse_moe.gate.weight",
+                                         "ffn_gate_inp_shexp.weight",
+                                         "mlp.shared_expert_gate.weight"};
+    if (rank < 2 || any_named(name, others, sizeof others / sizeof others[0])) {
         return NQ_ROLE_OTHER;
     }
     if (any_named(name, embeddings, sizeof embeddings / sizeof embeddings[0])) {

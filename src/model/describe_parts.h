@@ -15,6 +15,10 @@ NOVAQ_CHECK novaq_status nq_describe_gguf(json_t *model, json_t *why, const nq_t
 NOVAQ_CHECK novaq_status nq_describe_hf(json_t *model, json_t *why, const nq_tensors *ts,
                                         novaq_error *err);
 
+/* describe_hf_config.c: "architecture" and "hyperparameters" from config.json. */
+NOVAQ_CHECK novaq_status nq_describe_hf_config(json_t *model, json_t *why, const json_t *config,
+                                               const nq_tensors *ts, novaq_error *err);
+
 /* Appends printf-formatted text (invalid UTF-8 replaced by a fixed phrase). */
 NOVAQ_CHECK novaq_status nq_describe_why(json_t *why, novaq_error *err, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));

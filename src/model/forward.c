@@ -1,79 +1,23 @@
 /* forward.c - see model.h: the forward pass.
  *
- *   h = x + Wo attention(rope(Wq n), rope(Wk n), Wv n),  n = rmsnorm(x)
- *   x = h + Wdown (silu(Wgate r) * Wup r),               r = rmsnorm(h)
+ *   h = x + post(Wo attention(rope(norm(Wq n)), rope(norm(Wk n)), Wv n)),  n = norm(x)
+ *   x = h + post(Wdown (act(Wgate r) * Wup r)),                           r = norm(h)
  *
- * A feed holds `sequences` rows of `count` tokens; all linear layers see them as
- * one matrix, attention sees each sequence alone. */
-#include <cblas.h>
-#include <math.h>
+ * where an architecture has these norms; biases follow their products. A feed holds
+ * `sequences` rows of `count` tokens; all linear layers see them as one matrix,
+ * attention sees each sequence alone. */
 #include <string.h>
 
 #include "base/mem.h"
-#include "model/model.h"
+#include "model/run_impl.h"
 #include "model/vec.h"
 
-/* Tokens of one task of the element-wise passes, queries of one of attention. */
-#define ROW_TASK   16
-#define QUERY_TASK 128
-
-struct nq_run {
-    const nq_model *m;
-    uint32_t sequences; /* capacity */
-    uint32_t n_ctx;     /* capacity */
-    uint32_t block;     /* capacity */
-    uint32_t position;  /* tokens in the cache, of each sequence */
-    uint32_t fed;       /* sequences in use since the reset */
-    uint32_t rows;      /* tokens of the last feed, all sequences */
-    uint32_t count;     /* tokens of the last feed, per sequence */
-    const int32_t *tokens;
-    const nq_block *layer; /* of the pass at work */
-    uint32_t layer_index;
-    uint32_t cached;      /* blocks the cache holds: all, or the one at work */
-    float *x;             /* (rows, dim) residual stream */
-    float *h;             /* (rows, dim) normed input, or a layer's output */
-    float *q;             /* (rows, heads*head_dim) */
-    float *k;             /* (rows, heads_kv*head_dim) */
-    float *v;             /* (rows, heads_kv*head_dim) */
-    float *att;           /* (rows, heads*head_dim) */
-    float *gate;          /* (rows, ff) */
-    float *up;            /* (rows, ff) */
-    float *scores;        /* (threads, QUERY_TASK, n_ctx) */
-    float *cache;         /* (cached, 2, sequences, heads_kv, n_ctx, head_dim) */
-    float *cosine;        /* (n_ctx, rope_dim/2) */
-    float *sine;          /* (n_ctx, rope_dim/2) */
-    novaq_status *status; /* (threads) of embedding look-ups */
-    novaq_error *errors;  /* (threads) */
-    nq_linear_work *work;
-    nq_observe_fn observe; /* or NULL */
-    void *observe_ctx;
-};
-
-static uint32_t rows_from(const nq_run *r, uint64_t task) {
-    uint64_t left = r->rows - task * ROW_TASK;
-    return left < ROW_TASK ? (uint32_t)left : ROW_TASK;
-}
-
-static uint64_t row_tasks(const nq_run *r) { return (r->rows + ROW_TASK - 1) / ROW_TASK; }
+/* Logits that one task caps. */
+#define CAP_TASK 4096
 
 /* ---- opening ------------------------------------------------------------ */
 
-static void fill_rope(nq_run *r) {
-    const nq_hyper *h = &r->m->hyper;
-    uint32_t half = h->rope_dim / 2;
-    for (uint32_t i = 0; i < half; i++) {
-        double f = nq_rope_frequency(h, i);
-        if (r->m->rope_freqs != NULL) {
-            f /= (double)r->m->rope_freqs[i];
-        }
-        for (uint32_t p = 0; p < r->n_ctx; p++) {
-            r->cosine[(uint64_t)p * half + i] = (float)cos(f * p);
-            r->sine[(uint64_t)p * half + i] = (float)sin(f * p);
-        }
-    }
-}
-
-static novaq_status floats(float **out, uint64_t a, uint64_t b, novaq_error *err) {
+novaq_status nq_run_floats(float **out, uint64_t a, uint64_t b, novaq_error *err) {
     uint64_t n = 0;
     if (!nq_mul_u64(a, b, &n)) {
         return nq_fail(err, NOVAQ_E_MEMORY, "%llu x %llu activations are too many",
@@ -82,63 +26,107 @@ static novaq_status floats(float **out, uint64_t a, uint64_t b, novaq_error *err
     return nq_alloc_raw(out, n, sizeof(float), err);
 }
 
+/* Floats a token takes between gate and up products and the activation. */
+static uint64_t up_width(const nq_model *m) {
+    uint64_t width = m->hyper.ff;
+    for (uint32_t i = 0; i < m->hyper.blocks; i++) {
+        width = m->blocks[i].gate_up.w != NULL ? 2 * (uint64_t)m->hyper.ff : width;
+    }
+    return width;
+}
+
+static uint64_t wide_of(const nq_hyper *h) { return (uint64_t)h->heads * h->head_dim; }
+static uint64_t kv_of(const nq_hyper *h) { return (uint64_t)h->heads_kv * h->head_dim; }
+
 static novaq_status alloc_state(nq_run *r, novaq_error *err) {
     const nq_hyper *h = &r->m->hyper;
     uint64_t rows = (uint64_t)r->sequences * r->block;
-    uint64_t wide = (uint64_t)h->heads * h->head_dim;
-    uint64_t kv = (uint64_t)h->heads_kv * h->head_dim;
+    uint64_t wide = wide_of(h);
     unsigned threads = nq_pool_threads(r->m->pool);
-    NQ_TRY(floats(&r->x, rows, h->dim, err));
-    NQ_TRY(floats(&r->h, rows, h->dim, err));
-    NQ_TRY(floats(&r->q, rows, wide, err));
-    NQ_TRY(floats(&r->k, rows, kv, err));
-    NQ_TRY(floats(&r->v, rows, kv, err));
-    NQ_TRY(floats(&r->att, rows, wide, err));
-    NQ_TRY(floats(&r->gate, rows, h->ff, err));
-    NQ_TRY(floats(&r->up, rows, h->ff, err));
-    NQ_TRY(floats(&r->scores, (uint64_t)threads * QUERY_TASK, r->n_ctx, err));
-    NQ_TRY(floats(&r->cache, (uint64_t)r->cached * 2 * r->sequences * r->n_ctx, kv, err));
-    NQ_TRY(floats(&r->cosine, r->n_ctx, h->rope_dim / 2, err));
-    NQ_TRY(floats(&r->sine, r->n_ctx, h->rope_dim / 2, err));
+    NQ_TRY(nq_run_floats(&r->x, rows, h->dim, err));
+    NQ_TRY(nq_run_floats(&r->h, rows, h->dim, err));
+    NQ_TRY(nq_run_floats(&r->qkv, rows, wide + 2 * kv_of(h), err));
+    NQ_TRY(nq_run_floats(&r->att, rows, wide, err));
+    NQ_TRY(nq_run_floats(&r->gate, rows, h->ff, err));
+    NQ_TRY(nq_run_floats(&r->up, rows, up_width(r->m), err));
+    if (h->experts > 0) {
+        NQ_TRY(nq_moe_open(&r->moe, h, rows, err));
+    }
+    NQ_TRY(nq_alloc_raw(&r->scratch, threads, r->m->scratch_bytes, err));
     NQ_TRY(nq_alloc(&r->status, threads, sizeof *r->status, err));
     NQ_TRY(nq_alloc(&r->errors, threads, sizeof *r->errors, err));
     uint64_t widest = h->dim > h->ff ? h->dim : h->ff;
     widest = wide > widest ? wide : widest;
-    return nq_linear_work_open(&r->work, r->m->pool, widest, r->m->scratch_bytes, rows, err);
+    NQ_TRY(nq_linear_work_open(&r->work, r->m->pool, widest, r->m->scratch_bytes, rows, err));
+    return r->m->fast_row_bytes == 0
+               ? NOVAQ_OK
+               : nq_linear_work_fast(r->work, r->m->fast_row_bytes, r->m->fast_scratch, err);
 }
 
-static novaq_status open_run(nq_run **out, const nq_model *m, uint32_t sequences, uint32_t n_ctx,
-                             uint32_t block, uint32_t cached, novaq_error *err) {
+static novaq_status open_cache(nq_run *r, nq_kv_type type, novaq_error *err) {
+    const nq_hyper *h = &r->m->hyper;
+    nq_kv_shape shape = {.layers = r->cached,
+                         .sequences = r->sequences,
+                         .n_ctx = r->n_ctx,
+                         .heads = h->heads,
+                         .heads_kv = h->heads_kv,
+                         .head_dim = h->head_dim,
+                         .block = r->block,
+                         .type = type};
+    for (unsigned kind = 0; kind < NQ_LAYER_KINDS; kind++) {
+        if (r->m->rope[kind].dim > 0) {
+            NQ_TRY(nq_rope_open(&r->rope[kind], &r->m->rope[kind], r->n_ctx, err));
+        }
+    }
+    return nq_kv_open(&r->kv, &shape, r->m->pool, err);
+}
+
+static novaq_status open_run(nq_run **out, const nq_model *m, const nq_run_options *o,
+                             uint32_t cached, novaq_error *err) {
     *out = NULL;
     nq_run *r = NULL;
-    if (sequences == 0 || n_ctx == 0 || block == 0 || (uint64_t)sequences * block > 1U << 24) {
+    if (o->sequences == 0 || o->n_ctx == 0 || o->block == 0 ||
+        (uint64_t)o->sequences * o->block > 1U << 24) {
         return nq_fail(err, NOVAQ_E_ARG, "a run of %u sequences of %u tokens in blocks of %u",
-                       sequences, n_ctx, block);
+                       o->sequences, o->n_ctx, o->block);
+    }
+    if (m->positions != NULL && o->n_ctx > m->hyper.context) {
+        return nq_fail(err, NOVAQ_E_ARG, "a context of %u: the model has learned %u positions",
+                       o->n_ctx, m->hyper.context);
     }
     NQ_TRY(nq_alloc(&r, 1, sizeof *r, err));
     r->m = m;
-    r->sequences = sequences;
-    r->n_ctx = n_ctx;
-    r->block = block < n_ctx ? block : n_ctx;
+    r->sequences = o->sequences;
+    r->n_ctx = o->n_ctx;
+    r->block = o->block < o->n_ctx ? o->block : o->n_ctx;
     r->cached = cached;
     novaq_status st = alloc_state(r, err);
+    if (st == NOVAQ_OK) {
+        st = open_cache(r, o->kv, err);
+    }
     if (st != NOVAQ_OK) {
         nq_run_close(&r);
         return st;
     }
-    fill_rope(r);
     *out = r;
     return NOVAQ_OK;
 }
 
+novaq_status nq_run_open_with(nq_run **out, const nq_model *m, const nq_run_options *o,
+                              novaq_error *err) {
+    return open_run(out, m, o, m->hyper.blocks, err);
+}
+
 novaq_status nq_run_open(nq_run **out, const nq_model *m, uint32_t sequences, uint32_t n_ctx,
                          uint32_t block, novaq_error *err) {
-    return open_run(out, m, sequences, n_ctx, block, m->hyper.blocks, err);
+    nq_run_options o = {.sequences = sequences, .n_ctx = n_ctx, .block = block, .kv = NQ_KV_F32};
+    return nq_run_open_with(out, m, &o, err);
 }
 
 novaq_status nq_run_open_staged(nq_run **out, const nq_model *m, uint32_t sequences, uint32_t n_ctx,
                                 novaq_error *err) {
-    return open_run(out, m, sequences, n_ctx, n_ctx, 1, err);
+    nq_run_options o = {.sequences = sequences, .n_ctx = n_ctx, .block = n_ctx, .kv = NQ_KV_F32};
+    return open_run(out, m, &o, 1, err);
 }
 
 void nq_run_close(nq_run **pr) {
@@ -147,11 +135,16 @@ void nq_run_close(nq_run **pr) {
     if (r == NULL) {
         return;
     }
-    float *owned[] = {r->x,    r->h,  r->q,      r->k,     r->v,      r->att,
-                      r->gate, r->up, r->scores, r->cache, r->cosine, r->sine};
+    float *owned[] = {r->x, r->h, r->qkv, r->att, r->gate, r->up};
     for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++) {
         nq_free(owned[i]);
     }
+    for (unsigned kind = 0; kind < NQ_LAYER_KINDS; kind++) {
+        nq_rope_close(&r->rope[kind]);
+    }
+    nq_moe_close(&r->moe);
+    nq_kv_close(&r->kv);
+    nq_free(r->scratch);
     nq_free(r->status);
     nq_free(r->errors);
     nq_linear_work_close(&r->work);
@@ -165,30 +158,76 @@ void nq_run_reset(nq_run *r) {
     r->count = 0;
 }
 
+void nq_run_rewind(nq_run *r, uint32_t position) {
+    if (position == 0) {
+        nq_run_reset(r);
+    } else if (position < r->position) {
+        r->position = position;
+    }
+}
+
 uint32_t nq_run_position(const nq_run *r) { return r->position; }
 
-/* ---- the passes --------------------------------------------------------- */
+void nq_run_observe(nq_run *r, nq_observe_fn fn, void *ctx) {
+    r->observe = fn;
+    r->observe_ctx = ctx;
+}
+
+/* ---- element by element ---------------------------------------------------- */
+
+void nq_run_rows(nq_run *r, nq_task_fn fn) { nq_pool_run(r->m->pool, fn, r, nq_row_tasks(r)); }
+
+void nq_run_norm(float *out, const float *x, const nq_norm *n, uint64_t width, const nq_hyper *h) {
+    if (h->arch->norm == NQ_NORM_LAYER) {
+        nq_vec_layernorm(out, x, n->gain, n->bias, width, h->norm_eps);
+    } else {
+        nq_vec_rmsnorm(out, x, n->gain, width, h->norm_eps);
+    }
+}
+
+void nq_run_activate(float *out, const float *gate, const float *up, uint64_t n,
+                     const nq_hyper *h) {
+    if (h->arch->activation == NQ_ACT_SILU) {
+        nq_vec_silu(out, gate, up, n);
+    } else {
+        nq_vec_gelu_tanh(out, gate, up, n);
+    }
+}
+
+static novaq_status look_up_row(float *dst, const nq_run *r, uint64_t token, unsigned worker) {
+    const nq_linear *e = &r->m->embed;
+    uint32_t dim = r->m->hyper.dim;
+    if (e->dense != NULL) {
+        memcpy(dst, e->dense + token * dim, dim * sizeof(float));
+    } else if (e->w->q != NULL) {
+        nq_qmat_decode_plain(dst, e->w->q, token, 1, r->scratch + worker * r->m->scratch_bytes);
+    } else {
+        return nq_weights_read_rows(dst, e->weights, e->w, token, 1, &r->errors[worker]);
+    }
+    return NOVAQ_OK;
+}
 
 static void embed_task(void *ctx, uint64_t task, unsigned worker) {
     nq_run *r = ctx;
-    const nq_linear *e = &r->m->embed;
-    uint32_t dim = r->m->hyper.dim;
-    for (uint32_t i = 0; i < rows_from(r, task) && r->status[worker] == NOVAQ_OK; i++) {
-        uint64_t row = task * ROW_TASK + i;
-        uint64_t token = (uint64_t)r->tokens[row];
-        if (e->dense != NULL) {
-            memcpy(r->x + row * dim, e->dense + token * dim, dim * sizeof(float));
-        } else {
-            r->status[worker] = nq_weights_read_rows(r->x + row * dim, e->weights, e->w, token, 1,
-                                                     &r->errors[worker]);
+    const nq_hyper *h = &r->m->hyper;
+    for (uint32_t i = 0; i < nq_rows_from(r, task) && r->status[worker] == NOVAQ_OK; i++) {
+        uint64_t row = task * NQ_ROW_TASK + i;
+        float *x = r->x + row * h->dim;
+        r->status[worker] = look_up_row(x, r, (uint64_t)r->tokens[row], worker);
+        if (r->status[worker] == NOVAQ_OK && h->arch->scaled_embedding) {
+            nq_vec_scale(x, (float)h->embedding_scale, h->dim);
+        }
+        if (r->status[worker] == NOVAQ_OK && r->m->positions != NULL) {
+            uint64_t p = r->position + row % r->count;
+            nq_vec_add(x, r->m->positions + p * h->dim, h->dim);
         }
     }
 }
 
-static novaq_status embed(nq_run *r, novaq_error *err) {
+novaq_status nq_run_look_up(nq_run *r, novaq_error *err) {
     unsigned threads = nq_pool_threads(r->m->pool);
     memset(r->status, 0, threads * sizeof *r->status);
-    nq_pool_run(r->m->pool, embed_task, r, row_tasks(r));
+    nq_run_rows(r, embed_task);
     for (unsigned i = 0; i < threads; i++) {
         if (r->status[i] != NOVAQ_OK) {
             return nq_fail(err, r->status[i], "%s", r->errors[i].msg);
@@ -197,210 +236,227 @@ static novaq_status embed(nq_run *r, novaq_error *err) {
     return NOVAQ_OK;
 }
 
-static void norm_rows(nq_run *r, uint64_t task, const float *gain) {
-    uint32_t dim = r->m->hyper.dim;
-    for (uint32_t i = 0; i < rows_from(r, task); i++) {
-        uint64_t at = (task * ROW_TASK + i) * dim;
-        nq_vec_rmsnorm(r->h + at, r->x + at, gain, dim, r->m->hyper.rms_eps);
-    }
-}
-
 static void attn_norm_task(void *ctx, uint64_t task, unsigned worker) {
     nq_run *r = ctx;
+    const nq_hyper *h = &r->m->hyper;
     (void)worker;
-    norm_rows(r, task, r->layer->attn_norm);
-}
-
-static void ffn_norm_task(void *ctx, uint64_t task, unsigned worker) {
-    nq_run *r = ctx;
-    (void)worker;
-    norm_rows(r, task, r->layer->ffn_norm);
-}
-
-static void output_norm_task(void *ctx, uint64_t task, unsigned worker) {
-    nq_run *r = ctx;
-    (void)worker;
-    norm_rows(r, task, r->m->output_norm);
-}
-
-/* x += h. */
-static void add_task(void *ctx, uint64_t task, unsigned worker) {
-    nq_run *r = ctx;
-    (void)worker;
-    uint64_t at = task * ROW_TASK * r->m->hyper.dim;
-    nq_vec_add(r->x + at, r->h + at, (uint64_t)rows_from(r, task) * r->m->hyper.dim);
-}
-
-static void swiglu_task(void *ctx, uint64_t task, unsigned worker) {
-    nq_run *r = ctx;
-    (void)worker;
-    uint64_t at = task * ROW_TASK * r->m->hyper.ff;
-    nq_vec_swiglu(r->gate + at, r->up + at, (uint64_t)rows_from(r, task) * r->m->hyper.ff);
-}
-
-/* Turns one head's vector to position p. */
-static void rope(const nq_run *r, float *head, uint32_t p) {
-    uint32_t half = r->m->hyper.rope_dim / 2;
-    bool split = r->m->hyper.rope_half;
-    const float *c = r->cosine + (uint64_t)p * half;
-    const float *s = r->sine + (uint64_t)p * half;
-    for (uint32_t i = 0; i < half; i++) {
-        float *a = head + (split ? i : 2 * i);
-        float *b = head + (split ? i + half : 2 * i + 1);
-        float x = *a;
-        float y = *b;
-        *a = x * c[i] - y * s[i];
-        *b = x * s[i] + y * c[i];
+    for (uint32_t i = 0; i < nq_rows_from(r, task); i++) {
+        uint64_t at = (task * NQ_ROW_TASK + i) * h->dim;
+        nq_run_norm(r->h + at, r->x + at, &r->layer->attn_norm, h->dim, h);
     }
 }
 
-/* Keys (which = 0) or values (1) of one head of one sequence: (n_ctx, head_dim). */
-static float *cache_of(const nq_run *r, unsigned which, uint32_t sequence, uint32_t head) {
-    const nq_hyper *h = &r->m->hyper;
-    uint64_t block = r->layer_index % r->cached;
-    uint64_t index = (block * 2 + which) * r->sequences + sequence;
-    return r->cache + (index * h->heads_kv + head) * r->n_ctx * h->head_dim;
+void nq_run_enter_block(nq_run *r) { nq_run_rows(r, attn_norm_task); }
+
+/* ---- attention ---------------------------------------------------------------- */
+
+/* Where queries, keys and values of the block at work lie. */
+typedef struct heads {
+    float *q, *k, *v;
+    uint64_t q_stride, kv_stride; /* floats from one token's row to the next */
+} heads;
+
+static heads heads_of(const nq_run *r) {
+    uint64_t wide = wide_of(&r->m->hyper);
+    uint64_t kv = kv_of(&r->m->hyper);
+    if (r->layer->qkv.w != NULL) {
+        uint64_t all = wide + 2 * kv;
+        return (heads){r->qkv, r->qkv + wide, r->qkv + wide + kv, all, all};
+    }
+    float *k = r->qkv + r->rows * wide;
+    return (heads){r->qkv, k, k + r->rows * kv, wide, kv};
 }
 
-static void rope_task(void *ctx, uint64_t task, unsigned worker) {
+static void add_bias(float *x, const float *bias, uint64_t n) {
+    if (bias != NULL) {
+        nq_vec_add(x, bias, n);
+    }
+}
+
+static void norm_heads(float *x, const nq_norm *n, uint32_t count, const nq_hyper *h) {
+    for (uint32_t i = 0; n->gain != NULL && i < count; i++) {
+        float *head = x + (uint64_t)i * h->head_dim;
+        nq_run_norm(head, head, n, h->head_dim, h);
+    }
+}
+
+static void heads_task(void *ctx, uint64_t task, unsigned worker) {
     nq_run *r = ctx;
     const nq_hyper *h = &r->m->hyper;
-    uint32_t width = h->head_dim;
+    const nq_block *b = r->layer;
+    heads a = heads_of(r);
     (void)worker;
-    for (uint32_t i = 0; i < rows_from(r, task); i++) {
-        uint64_t row = task * ROW_TASK + i;
-        uint32_t sequence = (uint32_t)(row / r->count);
-        uint32_t p = r->position + (uint32_t)(row % r->count);
-        for (uint32_t g = 0; g < h->heads; g++) {
-            rope(r, r->q + (row * h->heads + g) * width, p);
+    for (uint32_t i = 0; i < nq_rows_from(r, task); i++) {
+        uint64_t row = task * NQ_ROW_TASK + i;
+        add_bias(a.q + row * a.q_stride, b->q_bias, wide_of(h));
+        add_bias(a.k + row * a.kv_stride, b->k_bias, kv_of(h));
+        add_bias(a.v + row * a.kv_stride, b->v_bias, kv_of(h));
+        norm_heads(a.q + row * a.q_stride, &b->q_norm, h->heads, h);
+        norm_heads(a.k + row * a.kv_stride, &b->k_norm, h->heads_kv, h);
+    }
+}
+
+static void attend(nq_run *r) {
+    const nq_hyper *h = &r->m->hyper;
+    const nq_block *b = r->layer;
+    heads a = heads_of(r);
+    if (b->q_bias != NULL || b->k_bias != NULL || b->v_bias != NULL || b->q_norm.gain != NULL ||
+        b->k_norm.gain != NULL) {
+        nq_run_rows(r, heads_task);
+    }
+    nq_attention call = {.layer = r->layer_index % r->cached,
+                         .sequences = r->fed,
+                         .count = r->count,
+                         .position = r->position,
+                         .window = b->window,
+                         .scale = (float)h->attention_scale,
+                         .softcap = (float)h->attention_softcap,
+                         .rope = r->m->rope[b->kind].dim > 0 ? &r->rope[b->kind] : NULL,
+                         .q = a.q,
+                         .k = a.k,
+                         .v = a.v,
+                         .q_stride = a.q_stride,
+                         .kv_stride = a.kv_stride,
+                         .out = r->att};
+    nq_attention_run(r->kv, &call);
+}
+
+/* ---- what follows the products -------------------------------------------------- */
+
+/* x += post(h + bias), one token. */
+static void add_output(const nq_run *r, uint64_t row, const float *bias, const nq_norm *post) {
+    const nq_hyper *h = &r->m->hyper;
+    float *out = r->h + row * h->dim;
+    add_bias(out, bias, h->dim);
+    if (post->gain != NULL) {
+        nq_run_norm(out, out, post, h->dim, h);
+    }
+    nq_vec_add(r->x + row * h->dim, out, h->dim);
+}
+
+static void attn_out_task(void *ctx, uint64_t task, unsigned worker) {
+    nq_run *r = ctx;
+    const nq_hyper *h = &r->m->hyper;
+    (void)worker;
+    for (uint32_t i = 0; i < nq_rows_from(r, task); i++) {
+        uint64_t row = task * NQ_ROW_TASK + i;
+        add_output(r, row, r->layer->out_bias, &r->layer->attn_post_norm);
+        nq_run_norm(r->h + row * h->dim, r->x + row * h->dim, &r->layer->ffn_norm, h->dim, h);
+    }
+}
+
+static void activate_task(void *ctx, uint64_t task, unsigned worker) {
+    nq_run *r = ctx;
+    const nq_hyper *h = &r->m->hyper;
+    const nq_block *b = r->layer;
+    uint64_t ff = h->ff;
+    (void)worker;
+    for (uint32_t i = 0; i < nq_rows_from(r, task); i++) {
+        uint64_t row = task * NQ_ROW_TASK + i;
+        float *out = r->gate + row * ff;
+        if (b->gate_up.w != NULL) {
+            const float *both = r->up + row * 2 * ff;
+            nq_run_activate(out, both, both + ff, ff, h);
+            continue;
         }
-        for (uint32_t g = 0; g < h->heads_kv; g++) {
-            float *k = r->k + (row * h->heads_kv + g) * width;
-            const float *v = r->v + (row * h->heads_kv + g) * width;
-            rope(r, k, p);
-            memcpy(cache_of(r, 0, sequence, g) + (uint64_t)p * width, k, width * sizeof(float));
-            memcpy(cache_of(r, 1, sequence, g) + (uint64_t)p * width, v, width * sizeof(float));
+        float *up = r->up + row * ff;
+        add_bias(up, b->up_bias, ff);
+        if (b->gate.w == NULL) {
+            nq_run_activate(out, up, NULL, ff, h);
+            continue;
         }
+        add_bias(out, b->gate_bias, ff);
+        nq_run_activate(out, out, up, ff, h);
     }
 }
 
-/* Scaled scores of `n` queries from token t0 on, masked to the past, softmaxed;
- * row i has `keys` columns. */
-static void softmax_rows(const nq_run *r, float *s, uint32_t n, uint32_t t0, uint32_t keys) {
-    for (uint32_t i = 0; i < n; i++) {
-        float *row = s + (uint64_t)i * keys;
-        uint32_t seen = r->position + t0 + i + 1;
-        nq_vec_softmax(row, seen);
-        memset(row + seen, 0, (keys - seen) * sizeof(float));
-    }
-}
-
-/* One head of one sequence, QUERY_TASK queries. */
-static void attention_task(void *ctx, uint64_t task, unsigned worker) {
+static void ffn_out_task(void *ctx, uint64_t task, unsigned worker) {
     nq_run *r = ctx;
-    const nq_hyper *h = &r->m->hyper;
-    uint32_t spans = (r->count + QUERY_TASK - 1) / QUERY_TASK;
-    uint32_t span = (uint32_t)(task % spans);
-    uint32_t head = (uint32_t)(task / spans % h->heads);
-    uint32_t sequence = (uint32_t)(task / spans / h->heads);
-    uint32_t t0 = span * QUERY_TASK;
-    uint32_t n = r->count - t0 < QUERY_TASK ? r->count - t0 : QUERY_TASK;
-    uint32_t keys = r->position + t0 + n;
-    int width = (int)h->head_dim;
-    int wide = (int)(h->heads * h->head_dim);
-    uint32_t group = head / (h->heads / h->heads_kv);
-    uint64_t at = ((uint64_t)sequence * r->count + t0) * (uint64_t)wide + head * h->head_dim;
-    const float *k = cache_of(r, 0, sequence, group);
-    const float *v = cache_of(r, 1, sequence, group);
-    float *s = r->scores + (uint64_t)worker * QUERY_TASK * r->n_ctx;
-    float scale = (float)(1.0 / sqrt((double)h->head_dim));
-    if (n == 1) {
-        cblas_sgemv(CblasRowMajor, CblasNoTrans, (int)keys, width, scale, k, width, r->q + at, 1,
-                    0.0F, s, 1);
-        softmax_rows(r, s, n, t0, keys);
-        cblas_sgemv(CblasRowMajor, CblasTrans, (int)keys, width, 1.0F, v, width, s, 1, 0.0F,
-                    r->att + at, 1);
-        return;
+    (void)worker;
+    for (uint32_t i = 0; i < nq_rows_from(r, task); i++) {
+        add_output(r, task * NQ_ROW_TASK + i, r->layer->down_bias, &r->layer->ffn_post_norm);
     }
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)keys, width, scale, r->q + at,
-                wide, k, width, 0.0F, s, (int)keys);
-    softmax_rows(r, s, n, t0, keys);
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)n, width, (int)keys, 1.0F, s,
-                (int)keys, v, width, 0.0F, r->att + at, wide);
 }
 
-void nq_run_observe(nq_run *r, nq_observe_fn fn, void *ctx) {
-    r->observe = fn;
-    r->observe_ctx = ctx;
-}
+/* ---- stages ----------------------------------------------------------------------- */
 
 unsigned nq_block_linears(const nq_linear **l, const nq_block *b, unsigned stage) {
-    switch (stage) {
-    case 0:
-        l[0] = &b->q;
-        l[1] = &b->k;
-        l[2] = &b->v;
-        return 3;
-    case 1: l[0] = &b->out; return 1;
-    case 2:
-        l[0] = &b->gate;
-        l[1] = &b->up;
-        return 2;
-    default: l[0] = &b->down; return 1;
+    const nq_linear *all[NQ_STAGES][4] = {
+        {&b->qkv, &b->q, &b->k, &b->v}, {&b->out}, {&b->gate_up, &b->gate, &b->up}, {&b->down}};
+    unsigned count = 0;
+    for (unsigned i = 0; i < 4; i++) {
+        if (all[stage][i] != NULL && all[stage][i]->w != NULL) {
+            l[count++] = all[stage][i];
+        }
     }
+    return count;
 }
 
-/* Where the input of a stage's matrices lies. */
-static float *stage_input(const nq_run *r, unsigned stage) {
+float *nq_run_stage_input(const nq_run *r, unsigned stage) {
     float *const input[NQ_STAGES] = {r->h, r->att, r->h, r->gate};
-    return input[stage];
+    return stage == 3 && nq_block_has_experts(r->layer) ? r->h : input[stage];
 }
 
-/* What follows the products of a stage; leaves the input of the next one. */
-static void finish_stage(nq_run *r, unsigned stage) {
-    nq_pool *pool = r->m->pool;
-    uint64_t heads = (uint64_t)r->fed * r->m->hyper.heads;
-    uint64_t spans = (r->count + QUERY_TASK - 1) / QUERY_TASK;
-    switch (stage) {
-    case 0:
-        nq_pool_run(pool, rope_task, r, row_tasks(r));
-        nq_pool_run(pool, attention_task, r, heads * spans);
-        break;
-    case 1:
-        nq_pool_run(pool, add_task, r, row_tasks(r));
-        nq_pool_run(pool, ffn_norm_task, r, row_tasks(r));
-        break;
-    case 2: nq_pool_run(pool, swiglu_task, r, row_tasks(r)); break;
-    default: nq_pool_run(pool, add_task, r, row_tasks(r)); break;
+/* Where the products of a stage go. */
+static void stage_outputs(float **y, const nq_run *r, unsigned stage) {
+    heads a = heads_of(r);
+    bool paired = r->layer->gate.w != NULL;
+    y[0] = r->h;
+    if (stage == 0) {
+        y[0] = a.q;
+        y[1] = a.k;
+        y[2] = a.v;
+    } else if (stage == 2) {
+        y[0] = paired ? r->gate : r->up;
+        y[1] = r->up;
     }
 }
 
-/* The products of a stage, y = x * transposed l, and what follows them. Whoever
- * watches sees the input first. */
-static novaq_status run_stage(nq_run *r, unsigned stage, const nq_linear *const *l, unsigned count,
-                              novaq_error *err) {
-    float *const outputs[NQ_STAGES][3] = {{r->q, r->k, r->v}, {r->h}, {r->gate, r->up}, {r->h}};
-    const float *x = stage_input(r, stage);
-    if (r->observe != NULL) {
+/* Whoever watches sees the input first. */
+novaq_status nq_run_do_stage(nq_run *r, unsigned stage, const nq_linear *const *l, unsigned count,
+                             novaq_error *err) {
+    float *y[NQ_GROUP_MAX] = {NULL};
+    const float *x = nq_run_stage_input(r, stage);
+    bool experts = nq_block_has_experts(r->layer);
+    if (count > 0 && r->observe != NULL) {
         NQ_TRY(r->observe(r->observe_ctx, l, count, x, r->rows, err));
     }
-    NQ_TRY(nq_linear_apply(outputs[stage], l, count, x, r->rows, r->work, err));
-    finish_stage(r, stage);
+    if (count > 0) {
+        stage_outputs(y, r, stage);
+        NQ_TRY(nq_linear_apply(y, l, count, x, r->rows, r->work, err));
+    }
+    switch (stage) {
+    case 0: attend(r); break;
+    case 1: nq_run_rows(r, attn_out_task); break;
+    case 2:
+        if (experts) {
+            NQ_TRY(nq_moe_run(r, err));
+        }
+        nq_run_rows(r, experts ? ffn_out_task : activate_task);
+        break;
+    default:
+        if (!experts) {
+            nq_run_rows(r, ffn_out_task);
+        }
+        break;
+    }
     return NOVAQ_OK;
 }
 
 static novaq_status run_block(nq_run *r, novaq_error *err) {
-    nq_pool_run(r->m->pool, attn_norm_task, r, row_tasks(r));
+    nq_run_enter_block(r);
     for (unsigned stage = 0; stage < NQ_STAGES; stage++) {
         const nq_linear *l[NQ_GROUP_MAX];
         unsigned count = nq_block_linears(l, r->layer, stage);
-        NQ_TRY(run_stage(r, stage, l, count, err));
+        NQ_TRY(nq_run_do_stage(r, stage, l, count, err));
     }
     return NOVAQ_OK;
 }
 
-static novaq_status check_feed(const nq_run *r, const int32_t *tokens, uint32_t sequences,
-                               uint32_t count, novaq_error *err) {
+/* ---- feeding ---------------------------------------------------------------------- */
+
+novaq_status nq_run_check(const nq_run *r, const int32_t *tokens, uint32_t sequences,
+                          uint32_t count, novaq_error *err) {
     if (sequences == 0 || sequences > r->sequences || count == 0 || count > r->block ||
         count > r->n_ctx - r->position || (r->fed != 0 && sequences != r->fed)) {
         return nq_fail(err, NOVAQ_E_ARG, "%u x %u tokens at position %u do not fit %u x %u",
@@ -417,122 +473,65 @@ static novaq_status check_feed(const nq_run *r, const int32_t *tokens, uint32_t 
 
 novaq_status nq_run_feed(nq_run *r, const int32_t *tokens, uint32_t sequences, uint32_t count,
                          novaq_error *err) {
-    NQ_TRY(check_feed(r, tokens, sequences, count, err));
+    NQ_TRY(nq_run_check(r, tokens, sequences, count, err));
     r->tokens = tokens;
     r->fed = sequences;
     r->count = count;
     r->rows = sequences * count;
-    NQ_TRY(embed(r, err));
+    NQ_TRY(nq_run_look_up(r, err));
     for (uint32_t i = 0; i < r->m->hyper.blocks; i++) {
         r->layer = &r->m->blocks[i];
         r->layer_index = i;
         NQ_TRY(run_block(r, err));
     }
-    nq_pool_run(r->m->pool, output_norm_task, r, row_tasks(r));
     r->position += count;
     r->tokens = NULL;
     return NOVAQ_OK;
 }
 
+/* ---- output ------------------------------------------------------------------------ */
+
+typedef struct cap_job {
+    float *logits;
+    uint64_t n;
+    float cap;
+} cap_job;
+
+static void cap_task(void *ctx, uint64_t task, unsigned worker) {
+    const cap_job *c = ctx;
+    uint64_t at = task * CAP_TASK;
+    (void)worker;
+    nq_vec_softcap(c->logits + at, c->n - at < CAP_TASK ? c->n - at : CAP_TASK, c->cap);
+}
+
+novaq_status nq_run_apply_head(float *logits, nq_run *r, const float *h, uint32_t rows,
+                               novaq_error *err) {
+    const nq_hyper *hyper = &r->m->hyper;
+    NQ_TRY(nq_linear_apply((float *[]){logits}, (const nq_linear *[]){&r->m->head}, 1, h, rows,
+                           r->work, err));
+    if (hyper->logit_softcap > 0) {
+        cap_job c = {.logits = logits,
+                     .n = (uint64_t)rows * hyper->vocab,
+                     .cap = (float)hyper->logit_softcap};
+        nq_pool_run(r->m->pool, cap_task, &c, (c.n + CAP_TASK - 1) / CAP_TASK);
+    }
+    return NOVAQ_OK;
+}
+
+/* x is kept: logits of other rows may be asked for next. h is free after the last
+ * block. */
 novaq_status nq_run_logits(float *logits, nq_run *r, const uint32_t *rows, uint32_t n,
                            novaq_error *err) {
-    uint32_t dim = r->m->hyper.dim;
+    const nq_hyper *h = &r->m->hyper;
     if (n > r->rows) {
         return nq_fail(err, NOVAQ_E_ARG, "logits of %u rows asked, %u fed", n, r->rows);
     }
-    for (uint32_t i = 0; i < n; i++) { /* x is free after the last block: gather there */
+    for (uint32_t i = 0; i < n; i++) {
         if (rows[i] >= r->rows) {
             return nq_fail(err, NOVAQ_E_ARG, "row %u of %u", rows[i], r->rows);
         }
-        memcpy(r->x + (uint64_t)i * dim, r->h + (uint64_t)rows[i] * dim, dim * sizeof(float));
+        nq_run_norm(r->h + (uint64_t)i * h->dim, r->x + (uint64_t)rows[i] * h->dim,
+                    &r->m->output_norm, h->dim, h);
     }
-    return nq_linear_apply((float *[]){logits}, (const nq_linear *[]){&r->m->head}, 1, r->x, n,
-                           r->work, err);
-}
-
-/* ---- one block at a time ---------------------------------------------------- */
-
-uint64_t nq_stage_cols(const nq_model *m, unsigned stage) {
-    const nq_linear *l[NQ_GROUP_MAX];
-    (void)nq_block_linears(l, &m->blocks[0], stage);
-    return l[0]->w->cols;
-}
-
-uint64_t nq_stage_widest(const nq_model *m) {
-    uint64_t widest = 0;
-    for (unsigned stage = 0; stage < NQ_STAGES; stage++) {
-        uint64_t cols = nq_stage_cols(m, stage);
-        widest = cols > widest ? cols : widest;
-    }
-    return widest;
-}
-
-/* A feed of whole sequences from position 0, at `block`. */
-static novaq_status enter(nq_run *r, uint32_t block, uint32_t sequences, uint32_t count,
-                          novaq_error *err) {
-    if (sequences == 0 || sequences > r->sequences || count == 0 || count > r->block ||
-        block >= r->m->hyper.blocks) {
-        return nq_fail(err, NOVAQ_E_ARG, "%u x %u tokens in block %u do not fit", sequences, count,
-                       block);
-    }
-    r->position = 0;
-    r->fed = sequences;
-    r->count = count;
-    r->rows = sequences * count;
-    r->layer = &r->m->blocks[block];
-    r->layer_index = block;
-    return NOVAQ_OK;
-}
-
-novaq_status nq_run_embed(float *x, nq_run *r, const int32_t *tokens, uint32_t sequences,
-                          uint32_t count, novaq_error *err) {
-    nq_run_reset(r);
-    NQ_TRY(check_feed(r, tokens, sequences, count, err));
-    NQ_TRY(enter(r, 0, sequences, count, err));
-    r->tokens = tokens;
-    novaq_status st = embed(r, err);
-    r->tokens = NULL;
-    memcpy(x, r->x, (uint64_t)r->rows * r->m->hyper.dim * sizeof(float));
-    return st;
-}
-
-novaq_status nq_run_enter(float *input, nq_run *r, uint32_t block, const float *x,
-                          uint32_t sequences, uint32_t count, novaq_error *err) {
-    NQ_TRY(enter(r, block, sequences, count, err));
-    uint64_t bytes = (uint64_t)r->rows * r->m->hyper.dim * sizeof(float);
-    memcpy(r->x, x, bytes);
-    nq_pool_run(r->m->pool, attn_norm_task, r, row_tasks(r));
-    memcpy(input, r->h, bytes);
-    return NOVAQ_OK;
-}
-
-novaq_status nq_run_stage(float *next, float *x, nq_run *r, uint32_t block, unsigned stage,
-                          const nq_linear *const *l, const float *input, uint32_t sequences,
-                          uint32_t count, novaq_error *err) {
-    NQ_TRY(enter(r, block, sequences, count, err));
-    const nq_linear *own[NQ_GROUP_MAX];
-    unsigned matrices = nq_block_linears(own, r->layer, stage);
-    uint64_t bytes = (uint64_t)r->rows * r->m->hyper.dim * sizeof(float);
-    memcpy(r->x, x, bytes);
-    memcpy(stage_input(r, stage), input, r->rows * own[0]->w->cols * sizeof(float));
-    NQ_TRY(run_stage(r, stage, l, matrices, err));
-    memcpy(x, r->x, bytes);
-    if (next != NULL && stage + 1 < NQ_STAGES) {
-        memcpy(next, stage_input(r, stage + 1),
-               r->rows * nq_stage_cols(r->m, stage + 1) * sizeof(float));
-    }
-    return NOVAQ_OK;
-}
-
-void nq_run_output(float *h, nq_run *r, const float *x, uint32_t rows) {
-    for (uint32_t i = 0; i < rows; i++) {
-        uint64_t at = (uint64_t)i * r->m->hyper.dim;
-        nq_vec_rmsnorm(h + at, x + at, r->m->output_norm, r->m->hyper.dim, r->m->hyper.rms_eps);
-    }
-}
-
-novaq_status nq_run_head(float *logits, nq_run *r, const float *h, uint32_t rows,
-                         novaq_error *err) {
-    return nq_linear_apply((float *[]){logits}, (const nq_linear *[]){&r->m->head}, 1, h, rows,
-                           r->work, err);
+    return nq_run_apply_head(logits, r, r->h, n, err);
 }

@@ -9,8 +9,15 @@
 
 #include "base/json.h"
 #include "model/arch.h"
+#include "model/rope.h"
 
-typedef enum nq_rope_scaling { NQ_ROPE_PLAIN, NQ_ROPE_LINEAR, NQ_ROPE_LLAMA3 } nq_rope_scaling;
+#define NQ_MAX_BLOCKS 4096
+/* Divisors of angles that a description may hold: of heads up to twice as wide. */
+#define NQ_MAX_DIVISORS 256
+
+/* The two kinds of layers: those that see everything before a token, and those
+ * that see a window. */
+enum { NQ_GLOBAL, NQ_LOCAL, NQ_LAYER_KINDS };
 
 typedef struct nq_hyper {
     const nq_arch *arch;
@@ -18,28 +25,37 @@ typedef struct nq_hyper {
     uint32_t blocks;
     uint32_t context; /* longest context the model was made for */
     uint32_t dim;     /* width of the residual stream */
-    uint32_t ff;      /* width of the feed-forward layer */
+    uint32_t ff;      /* width of the feed-forward layer, of one expert where there are any */
     uint32_t heads;
     uint32_t heads_kv; /* divides heads */
     uint32_t head_dim; /* even */
-    uint32_t rope_dim; /* even, at most head_dim */
     uint32_t vocab;
-    bool rope_half; /* pairs (i, i + rope_dim/2) instead of (2i, 2i+1) */
     bool tied;      /* the head is the embedding */
-    double rms_eps;
-    double rope_theta;
-    nq_rope_scaling scaling;
-    double scale_factor;      /* LINEAR, LLAMA3 */
-    double low_freq_factor;   /* LLAMA3 */
-    double high_freq_factor;  /* LLAMA3 */
-    double scale_old_context; /* LLAMA3 */
+    bool biases;    /* the description promises biases of the attention's matrices */
+    uint64_t needs; /* tensors there must be beside those all have, as arch.h's bits */
+    double norm_eps;
+    double attention_scale;             /* of scores */
+    double attention_softcap;           /* 0: none */
+    double logit_softcap;               /* 0: none */
+    double embedding_scale;             /* 1: none */
+    uint32_t window;                    /* of local layers; 0: there are none */
+    uint64_t local[NQ_MAX_BLOCKS / 64]; /* bit per block */
+    nq_rope_spec rope[NQ_LAYER_KINDS];  /* dim 0: heads are not turned. No divisors here */
+    uint32_t divisors;                  /* how many of each of these: 0 or rope dim / 2 */
+    float long_divisors[NQ_MAX_DIVISORS];
+    float short_divisors[NQ_MAX_DIVISORS];
+    uint32_t experts;      /* 0: one feed-forward layer for all tokens */
+    uint32_t experts_used; /* of them by each token */
+    bool experts_normed;   /* their weights are made to add up to 1 */
 } nq_hyper;
+
+static inline bool nq_hyper_is_local(const nq_hyper *h, uint32_t block) {
+    return (h->local[block / 64] >> (block % 64) & 1) != 0;
+}
 
 /* name: the model's path, for messages. NOVAQ_E_UNSUPPORTED names an
  * architecture or feature the runtime does not run. */
 NOVAQ_CHECK novaq_status nq_hyper_read(nq_hyper *out, const json_t *model, const char *name,
                                        novaq_error *err);
-/* Angle per position of rotary pair i of rope_dim/2, scaling applied. */
-double nq_rope_frequency(const nq_hyper *h, uint32_t i);
 
 #endif

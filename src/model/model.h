@@ -12,28 +12,55 @@
 #define NQ_MODEL_MODEL_H
 
 #include "base/pool.h"
+#include "model/attention.h"
 #include "model/hyper.h"
 #include "model/linear.h"
 #include "model/weights.h"
 
+typedef struct nq_norm {
+    const float *gain; /* NULL: there is no such norm */
+    const float *bias; /* NULL: none */
+} nq_norm;
+
+/* The feed-forward layers of a block whose tokens each choose a few of them. */
+typedef struct nq_experts {
+    nq_linear router; /* (experts, dim) */
+    nq_linear *gate;  /* (experts) of (ff, dim); the three lists are one allocation */
+    nq_linear *up;    /* (experts) of (ff, dim) */
+    nq_linear *down;  /* (experts) of (dim, ff) */
+} nq_experts;
+
+/* A fused matrix takes the place of those it is made of: then qkv or gate_up is bound
+ * and the others are not. Biases are NULL where there are none. */
 typedef struct nq_block {
-    const float *attn_norm; /* (dim) */
-    const float *ffn_norm;  /* (dim) */
-    nq_linear q, k, v, out, gate, up, down;
+    nq_norm attn_norm, ffn_norm;           /* (dim) */
+    nq_norm attn_post_norm, ffn_post_norm; /* (dim), of what is then added */
+    nq_norm q_norm, k_norm;                /* (head_dim), of each head */
+    nq_linear q, k, v, qkv, out;
+    nq_linear gate, up, gate_up, down;     /* gate is unbound where up alone is activated */
+    nq_experts experts;                    /* instead of these, where router is bound */
+    const float *q_bias, *k_bias, *v_bias; /* (wide), (kv), (kv); also of a fused matrix */
+    const float *out_bias, *gate_bias, *up_bias, *down_bias;
+    uint32_t window; /* keys a query sees, itself included; 0 = all */
+    uint32_t kind;   /* NQ_GLOBAL or NQ_LOCAL: which rotary table */
 } nq_block;
 
 typedef struct nq_model {
     nq_weights *weights; /* owned */
     nq_pool *pool;       /* borrowed */
     nq_hyper hyper;
-    nq_linear embed;          /* rows are looked up */
-    nq_linear head;           /* the embedding again when tied */
-    const float *output_norm; /* (dim) */
-    const float *rope_freqs;  /* (rope_dim/2) divisors of the angles, or NULL */
-    nq_block *blocks;         /* (hyper.blocks) */
-    uint64_t scratch_bytes;   /* largest nq_qmat_scratch(); raise it before nq_run_open() when
-                                 nq_model_swap() will bring in matrices of another model */
-    float **owned;            /* dense copies */
+    nq_linear embed;                   /* rows are looked up */
+    nq_linear head;                    /* the embedding again when tied */
+    const float *positions;            /* (context, dim) added to the embedding, or NULL */
+    nq_norm output_norm;               /* (dim) */
+    nq_rope_spec rope[NQ_LAYER_KINDS]; /* hyper's with their divisors; dim 0: none */
+    nq_block *blocks;                  /* (hyper.blocks) */
+    uint64_t scratch_bytes;  /* largest nq_qmat_scratch(); raise it before nq_run_open() when
+                                nq_model_swap() will bring in matrices of another model */
+    nq_fast_set *fast;       /* owned; NULL: products in float32 */
+    uint64_t fast_row_bytes; /* largest nq_fast_row_bytes() */
+    uint64_t fast_scratch;   /* largest nq_linear_fast_scratch() */
+    float **owned;           /* dense copies */
     size_t owned_count;
 } nq_model;
 
@@ -48,18 +75,35 @@ NOVAQ_CHECK novaq_status nq_model_open(nq_model **out, const char *path, nq_pool
 NOVAQ_CHECK novaq_status nq_model_open_lean(nq_model **out, const char *path, nq_pool *pool,
                                             novaq_error *err);
 void nq_model_close(nq_model **m);
+/* fast.c: prepares all coded matrices for integer products, where there are kernels
+ * for them. Runs opened from now on use them. */
+NOVAQ_CHECK novaq_status nq_model_prepare_fast(nq_model *m, novaq_error *err);
 
 /* The places that hold a coded or dense matrix by tensor name: embed, head and
- * the seven of each block. NULL when no place has that tensor. With a tied
+ * those of each block. NULL when no place is that whole tensor. With a tied
  * embedding the name finds embed; head follows nq_model_swap(). */
 nq_linear *nq_model_linear(nq_model *m, const char *name);
+/* Calls fn for every place that is bound; a status other than OK ends it. With a tied
+ * embedding head is not among them. */
+typedef novaq_status (*nq_linear_fn)(void *ctx, nq_linear *l, novaq_error *err);
+NOVAQ_CHECK novaq_status nq_model_each_linear(nq_model *m, nq_linear_fn fn, void *ctx,
+                                              novaq_error *err);
 /* Exchanges the matrix at `place` (of m) with *with; twice restores it. */
 void nq_model_swap(nq_model *m, nq_linear *place, nq_linear *with);
 
 typedef struct nq_run nq_run;
 
-/* State for up to `sequences` independent sequences of up to n_ctx positions,
- * fed at most `block` tokens each at a time. */
+typedef struct nq_run_options {
+    uint32_t sequences; /* independent ones, at most */
+    uint32_t n_ctx;     /* positions of each, at most */
+    uint32_t block;     /* tokens of each fed at a time, at most */
+    nq_kv_type kv;      /* how keys and values are kept */
+} nq_run_options;
+
+/* State for such a number of sequences; nothing is allocated after this. */
+NOVAQ_CHECK novaq_status nq_run_open_with(nq_run **out, const nq_model *m, const nq_run_options *o,
+                                          novaq_error *err);
+/* The same with keys and values kept as float32. */
 NOVAQ_CHECK novaq_status nq_run_open(nq_run **out, const nq_model *m, uint32_t sequences,
                                      uint32_t n_ctx, uint32_t block, novaq_error *err);
 void nq_run_close(nq_run **r);
@@ -72,6 +116,8 @@ typedef novaq_status (*nq_observe_fn)(void *ctx, const nq_linear *const *l, unsi
 void nq_run_observe(nq_run *r, nq_observe_fn fn, void *ctx);
 /* Forgets all positions. */
 void nq_run_reset(nq_run *r);
+/* Forgets the positions from `position` on (at most what was fed). */
+void nq_run_rewind(nq_run *r, uint32_t position);
 /* Positions fed so far. */
 uint32_t nq_run_position(const nq_run *r);
 /* Feeds tokens (sequences, count); each sequence continues where it was. The
@@ -87,11 +133,20 @@ NOVAQ_CHECK novaq_status nq_run_logits(float *logits, nq_run *r, const uint32_t 
  * A block is a chain of NQ_STAGES stages: products of the matrices that share an
  * input, and what follows. Between stages the state of n = sequences * count
  * tokens is the residual stream x (n, dim) and the input of the next products;
- * the caller keeps both. Whole sequences from position 0. */
+ * the caller keeps both. Whole sequences from position 0.
+ *
+ * Where a block has experts, stage 2 is all of its feed-forward layer and has no
+ * matrices of its own: it reads (n, dim) and runs the model's experts; stage 3
+ * then does nothing. nq_block_expert() tells the experts' matrices. */
 #define NQ_STAGES 4 /* q k v | attention output | gate up | down */
 
-/* The matrices of a stage that share their input; l holds NQ_GROUP_MAX. */
+/* The matrices of a stage that share their input; l holds NQ_GROUP_MAX. 0 of them in
+ * the stages of experts. */
 unsigned nq_block_linears(const nq_linear **l, const nq_block *b, unsigned stage);
+/* The i-th of the tensors that hold matrices of experts which read the input of stage
+ * 2 (gate and up); NULL after the last. One tensor may hold many of them. */
+const nq_weight *nq_block_expert(const nq_model *m, const nq_block *b, uint64_t i);
+static inline bool nq_block_has_experts(const nq_block *b) { return b->experts.router.w != NULL; }
 uint64_t nq_stage_cols(const nq_model *m, unsigned stage);
 /* Columns of the widest stage. */
 uint64_t nq_stage_widest(const nq_model *m);

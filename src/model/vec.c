@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/cpu.h"
+
 #define LANES 16
 
 /* exp by 2^n * p(r), |r| <= ln2/2, p the Taylor polynomial of degree 7 (its
@@ -34,11 +36,15 @@ static inline float exp_lane(float x) {
     return p * scale * keep;
 }
 
-void nq_vec_exp(float *x, uint64_t n, float shift) {
+/* The loops that run in wider registers are static: what is chosen when the program
+ * is loaded would be visible outside of the library. */
+NQ_CPU_CLONES static void exp_all(float *x, uint64_t n, float shift) {
     for (uint64_t i = 0; i < n; i++) {
         x[i] = exp_lane(x[i] - shift);
     }
 }
+
+void nq_vec_exp(float *x, uint64_t n, float shift) { exp_all(x, n, shift); }
 
 float nq_vec_max(const float *x, uint64_t n) {
     float lane[LANES];
@@ -93,7 +99,7 @@ double nq_vec_sum(const float *x, uint64_t n) {
     return total;
 }
 
-double nq_vec_dot(const float *a, const float *b, uint64_t n) {
+NQ_CPU_CLONES static double dot(const float *a, const float *b, uint64_t n) {
     float lane[LANES] = {0};
     double total = 0;
     uint64_t i = 0;
@@ -110,6 +116,8 @@ double nq_vec_dot(const float *a, const float *b, uint64_t n) {
     }
     return total;
 }
+
+double nq_vec_dot(const float *a, const float *b, uint64_t n) { return dot(a, b, n); }
 
 void nq_vec_softmax(float *x, uint64_t n) {
     nq_vec_exp(x, n, nq_vec_max(x, n));
@@ -133,18 +141,86 @@ void nq_vec_rmsnorm(float *out, const float *x, const float *gain, uint64_t n, d
     }
 }
 
-/* In passes over small pieces: GCC vectorises each, but not their fusion. */
-void nq_vec_swiglu(float *gate, const float *up, uint64_t n) {
-    float e[256];
-    for (uint64_t at = 0; at < n; at += 256) {
-        uint64_t len = n - at < 256 ? n - at : 256;
+void nq_vec_layernorm(float *out, const float *x, const float *gain, const float *bias, uint64_t n,
+                      double eps) {
+    float mean = (float)(nq_vec_sum(x, n) / (double)n);
+    for (uint64_t i = 0; i < n; i++) {
+        out[i] = x[i] - mean;
+    }
+    float scale = (float)(1.0 / sqrt(nq_vec_dot(out, out, n) / (double)n + eps));
+    for (uint64_t i = 0; i < n; i++) {
+        out[i] = out[i] * scale * gain[i];
+    }
+    if (bias != NULL) {
+        nq_vec_add(out, bias, n);
+    }
+}
+
+/* Elements of one piece: GCC vectorises each pass over it, but not their fusion. */
+#define PIECE 256
+
+/* out = x / (1 + exp(u)) * up for one piece. */
+NQ_CPU_CLONES static void gate_piece(float *out, const float *x, float *u, const float *up,
+                                     uint64_t n) {
+    nq_vec_exp(u, n, 0.0F);
+    for (uint64_t i = 0; i < n; i++) {
+        u[i] = x[i] / (1.0F + u[i]);
+    }
+    for (uint64_t i = 0; i < n; i++) {
+        out[i] = up != NULL ? u[i] * up[i] : u[i];
+    }
+}
+
+void nq_vec_silu(float *out, const float *gate, const float *up, uint64_t n) {
+    float u[PIECE];
+    for (uint64_t at = 0; at < n; at += PIECE) {
+        uint64_t len = n - at < PIECE ? n - at : PIECE;
         for (uint64_t i = 0; i < len; i++) {
-            e[i] = -gate[at + i];
+            u[i] = -gate[at + i];
         }
-        nq_vec_exp(e, len, 0.0F);
+        gate_piece(out + at, gate + at, u, up != NULL ? up + at : NULL, len);
+    }
+}
+
+/* (1 + tanh(t)) / 2 = 1 / (1 + exp(-2 t)), t = sqrt(2 / pi) (x + 0.044715 x^3). */
+void nq_vec_gelu_tanh(float *out, const float *gate, const float *up, uint64_t n) {
+    const float a = -1.5957691216F;
+    const float b = -0.0713548163F; /* a * 0.044715 */
+    float u[PIECE];
+    for (uint64_t at = 0; at < n; at += PIECE) {
+        uint64_t len = n - at < PIECE ? n - at : PIECE;
         for (uint64_t i = 0; i < len; i++) {
-            gate[at + i] = gate[at + i] / (1.0F + e[i]) * up[at + i];
+            float x = gate[at + i];
+            u[i] = x * (a + b * x * x);
         }
+        gate_piece(out + at, gate + at, u, up != NULL ? up + at : NULL, len);
+    }
+}
+
+void nq_vec_softcap(float *x, uint64_t n, float cap) {
+    float u[PIECE];
+    float by = 2.0F / cap;
+    for (uint64_t at = 0; at < n; at += PIECE) {
+        uint64_t len = n - at < PIECE ? n - at : PIECE;
+        for (uint64_t i = 0; i < len; i++) {
+            u[i] = by * x[at + i];
+        }
+        nq_vec_exp(u, len, 0.0F);
+        for (uint64_t i = 0; i < len; i++) {
+            x[at + i] = cap * (u[i] - 1.0F) / (u[i] + 1.0F);
+        }
+    }
+}
+
+void nq_vec_scale(float *x, float by, uint64_t n) {
+    for (uint64_t i = 0; i < n; i++) {
+        x[i] *= by;
+    }
+}
+
+void nq_vec_add_scaled(float *x, const float *y, float by, uint64_t n) {
+    for (uint64_t i = 0; i < n; i++) {
+        x[i] += by * y[i];
     }
 }
 

@@ -24,8 +24,20 @@ void nq_vec_softmax(float *x, uint64_t n);
 double nq_vec_logsumexp(const float *x, float *scratch, uint64_t n);
 /* out = x / sqrt(mean(x^2) + eps) * gain. out may be x. */
 void nq_vec_rmsnorm(float *out, const float *x, const float *gain, uint64_t n, double eps);
-/* gate = silu(gate) * up. */
-void nq_vec_swiglu(float *gate, const float *up, uint64_t n);
+/* out = (x - mean) / sqrt(variance + eps) * gain + bias. out may be x; bias may be NULL. */
+void nq_vec_layernorm(float *out, const float *x, const float *gain, const float *bias, uint64_t n,
+                      double eps);
+/* out = silu(gate) * up, silu(x) = x / (1 + exp(-x)); up NULL: no product. out may be
+ * gate or up. */
+void nq_vec_silu(float *out, const float *gate, const float *up, uint64_t n);
+/* The same with the tanh approximation of GELU. */
+void nq_vec_gelu_tanh(float *out, const float *gate, const float *up, uint64_t n);
+/* x = cap * tanh(x / cap). */
+void nq_vec_softcap(float *x, uint64_t n, float cap);
+/* x *= by. */
+void nq_vec_scale(float *x, float by, uint64_t n);
+/* x += by * y. */
+void nq_vec_add_scaled(float *x, const float *y, float by, uint64_t n);
 /* x += y. */
 void nq_vec_add(float *x, const float *y, uint64_t n);
 

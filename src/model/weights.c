@@ -72,7 +72,7 @@ static novaq_status index_names(nq_weights *w, novaq_error *err) {
 }
 
 static novaq_status open_source(nq_weights *w, const char *path, novaq_error *err) {
-    NQ_TRY(nq_tensors_open(&w->tensors, path, err));
+    NQ_TRY(nq_model_tensors_open(&w->tensors, path, err));
     NQ_TRY(nq_describe(&w->model, w->tensors, err));
     w->count = nq_tensors_count(w->tensors);
     NQ_TRY(nq_alloc(&w->items, w->count, sizeof *w->items, err));

@@ -5,7 +5,7 @@
 # Usage: test_usage.sh PROGRAM
 set -euo pipefail
 novaq=$1
-commands="compress local hf ollama url validate verify stats info eval run tokenize export bench
+commands="compress local hf ollama url validate verify stats info eval run chat tokenize export bench
     completion version help"
 
 fail() {
@@ -81,6 +81,7 @@ refuses 2 'give --perplexity' eval m
 refuses 2 '--against' eval m --perplexity x --layer-kl
 refuses 2 'no prompt' run m
 refuses 2 'no model' run -p hello
+refuses 2 'no model' chat
 refuses 2 'no model' tokenize
 refuses 2 'two texts' tokenize m text --file f
 refuses 2 'give --to' export m --output y
@@ -96,6 +97,7 @@ refuses 1 'no-such-file' info no-such-file --json
 refuses 1 'no-such-file' validate no-such-file
 refuses 1 'no-such-file' verify no-such-file
 refuses 1 'no-such-file' run no-such-file -p hello
+refuses 1 'no-such-file' chat no-such-file
 refuses 1 'no-such-file' eval no-such-file --perplexity no-such-text
 refuses 1 'no-such-file' export no-such-file --to gguf --output out.gguf
 refuses 1 'no-such-file' compress --input no-such-file --output out
@@ -108,11 +110,11 @@ printf '\x80\2\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19' >legacy.bin
 printf '\x08\7\x12\7pytorch' >graph.onnx
 for command in stats info "compress --output out --input"; do
     # shellcheck disable=SC2086 # the words of a command
-    refuses 1 'PyTorch checkpoints are not read yet; convert to SafeTensors' $command weights.pt
+    refuses 1 'weights.pt: offset 9: zip: no end record' $command weights.pt
     # shellcheck disable=SC2086
-    refuses 1 'PyTorch checkpoints are not read yet; convert to SafeTensors' $command legacy.bin
+    refuses 1 'legacy.bin: offset 0: a pickle, but not as torch.save begins' $command legacy.bin
     # shellcheck disable=SC2086
-    refuses 1 'ONNX models are not read yet; convert to SafeTensors' $command graph.onnx
+    refuses 1 'graph.onnx: offset 0: no graph: not an ONNX model' $command graph.onnx
 done
 [ ! -e out ] && [ ! -e out.gguf ] || fail "a failed command left something behind"
 

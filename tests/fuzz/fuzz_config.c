@@ -27,8 +27,9 @@ static void describe(const char *dir) {
         nq_hyper h;
         st = nq_hyper_read(&h, model, "fuzz", &err);
         fuzz_check_error(st, &err);
-        for (uint32_t i = 0; st == NOVAQ_OK && i < h.rope_dim / 2; i++) {
-            (void)nq_rope_frequency(&h, i);
+        const nq_rope_spec *r = &h.rope[NQ_GLOBAL];
+        for (uint32_t i = 0; st == NOVAQ_OK && i < r->dim / 2; i++) {
+            (void)nq_rope_angle(r, i, 64);
         }
     }
     json_decref(model);

@@ -263,7 +263,14 @@ static void test_presets_match_the_library(void **state) {
     const novaq_compress_options c = NOVAQ_COMPRESS_OPTIONS_INIT;
     const novaq_generate_options g = NOVAQ_GENERATE_OPTIONS_INIT;
     const novaq_eval_options e = NOVAQ_EVAL_OPTIONS_INIT;
+    const novaq_bench_options b = NOVAQ_BENCH_OPTIONS_INIT;
     opt_args a;
+    assert_int_equal(parse_line(&a, "bench"), OPT_OK);
+    assert_int_equal(a.value[OPT_REPETITIONS].u, b.repetitions);
+    assert_string_equal(a.value[OPT_BENCH_PROMPT].text, "512");
+    assert_string_equal(a.value[OPT_BENCH_GENERATE].text, "128");
+    assert_true(!a.value[OPT_SEED].seen && b.seed == 42 && b.bits == 2.0); /* as its help says */
+    opt_free(&a);
     assert_int_equal(parse_line(&a, "compress"), OPT_OK);
     assert_true(a.value[OPT_TARGET_BITS].f == c.target_bits);
     assert_int_equal(a.value[OPT_LEVEL1].u, c.level1_centroids);

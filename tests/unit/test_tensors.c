@@ -459,13 +459,13 @@ static void test_recognition(void **state) {
     write_part(dir, "model.safetensors", 0, 1, 1, "a");
     expect_open(dir, "model.safetensors", NOVAQ_OK, NULL);
     write_plain(dir, "weights.bin", "PK\3\4 and more", 13);
-    expect_open(dir, "weights.bin", NOVAQ_E_UNSUPPORTED, "PyTorch checkpoints are not read yet");
-    write_plain(dir, "weights.zip", "PK\3\4 and more", 13);
-    expect_open(dir, "weights.zip", NOVAQ_E_UNSUPPORTED, "zip");
+    expect_open(dir, "weights.bin", NOVAQ_E_FORMAT, "zip");
+    write_plain(dir, "weights.zip", "PK\3\4 and more than an end record takes", 38);
+    expect_open(dir, "weights.zip", NOVAQ_E_FORMAT, "no end record");
     write_plain(dir, "pickled", "\x80\2\x8a\nl\xfc\x9c\x46\xf9 j", 11);
-    expect_open(dir, "pickled", NOVAQ_E_UNSUPPORTED, "convert to SafeTensors");
+    expect_open(dir, "pickled", NOVAQ_E_FORMAT, "as torch.save begins a file");
     write_plain(dir, "graph.onnx", "\10\7\22\7pytorch", 11);
-    expect_open(dir, "graph.onnx", NOVAQ_E_UNSUPPORTED, "ONNX models are not read yet");
+    expect_open(dir, "graph.onnx", NOVAQ_E_FORMAT, "no graph: not an ONNX model");
     write_text(dir, "notes.txt", "hello world, this is no model");
     expect_open(dir, "notes.txt", NOVAQ_E_FORMAT, "neither");
     write_text(dir, "none", "");
