@@ -1,6 +1,7 @@
 /* cpu.c - see cpu.h. */
 #include "base/cpu.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -28,7 +29,8 @@ static unsigned detect(void) {
 #if defined(__x86_64__)
     /* __builtin_cpu_supports() includes the XGETBV check of the OS. */
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+        __builtin_cpu_supports("f16c")) {
         f |= NQ_CPU_AVX2;
         if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
@@ -75,6 +77,10 @@ const char *nq_cpu_level_name(unsigned features) {
 }
 
 unsigned nq_cpu_count(void) {
+    cpu_set_t mine; /* not those of the machine: taskset and containers give fewer */
+    if (sched_getaffinity(0, sizeof mine, &mine) == 0 && CPU_COUNT(&mine) > 0) {
+        return (unsigned)CPU_COUNT(&mine);
+    }
     long n = sysconf(_SC_NPROCESSORS_ONLN);
     return n < 1 ? 1 : (unsigned)n;
 }

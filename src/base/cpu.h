@@ -31,7 +31,7 @@ enum {
 unsigned nq_cpu_features(void);
 /* The highest level in use, by the names of NOVAQ_CPU. */
 const char *nq_cpu_level_name(unsigned features);
-/* Online processors, at least 1. */
+/* Processors this process may run on, at least 1. */
 unsigned nq_cpu_count(void);
 
 #endif

@@ -19,13 +19,14 @@
 #include "quant/codebook.h"
 #include "quant/fast.h"
 
-#define MEMORY_BYTES ((uint64_t)256 << 20) /* of symbols, read from memory */
-#define CACHE_BYTES  ((uint64_t)192 << 10) /* of each thread, read from its cache */
-#define CACHE_TURNS  64
-#define TILE_BYTES   ((uint64_t)64 << 10)
-#define ROUNDS       5
-#define VARIANTS_MAX 8
-#define LANES        8
+#define MEMORY_BYTES  ((uint64_t)256 << 20) /* of symbols, read from memory */
+#define CACHE_BYTES   ((uint64_t)192 << 10) /* of each thread, read from its cache */
+#define CACHE_TURNS   64
+#define ROW_BYTES_MIN 64
+#define TILE_BYTES    ((uint64_t)64 << 10)
+#define ROUNDS        5
+#define VARIANTS_MAX  8
+#define LANES         8
 
 static const char default_schemes[] =
     "k16d4l1,k8d2l2,k8d2l3,k16d2l1,k16d2l2,k16d2l3,k8d1l2,k16d1l2,k16d1l3,pq16x16d4,q8";
@@ -247,6 +248,7 @@ static novaq_status measure_scheme(bench *b, const nq_scheme *s, novaq_error *er
     for (size_t i = 0; st == NOVAQ_OK && i < sizeof shape_cols / sizeof shape_cols[0]; i++) {
         uint64_t cols = shape_cols[i];
         uint64_t row = nq_scheme_row_bytes(s, cols);
+        row = row < ROW_BYTES_MIN ? ROW_BYTES_MIN : row; /* no more rows than scales */
         nq_qmat q = {.scheme = *s,
                      .rows = MEMORY_BYTES / row / 256 * 256,
                      .cols = cols,
@@ -263,7 +265,7 @@ static novaq_status measure_scheme(bench *b, const nq_scheme *s, novaq_error *er
 }
 
 static novaq_status fill_memory(bench *b, novaq_error *err) {
-    uint64_t most_rows = MEMORY_BYTES / 64;
+    uint64_t most_rows = MEMORY_BYTES / ROW_BYTES_MIN;
     NQ_TRY(nq_alloc(&b->symbols, MEMORY_BYTES + 4096, 1, err));
     NQ_TRY(nq_alloc(&b->row_scale, most_rows, sizeof *b->row_scale, err));
     NQ_TRY(nq_alloc(&b->sums, (uint64_t)nq_pool_threads(b->pool) * LANES, sizeof *b->sums, err));

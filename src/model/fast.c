@@ -21,6 +21,9 @@ static novaq_status prepare(void *ctx, nq_linear *l, novaq_error *err) {
     if (l->w == NULL || l->w->q == NULL || l->dense != NULL || l->fast != NULL) {
         return NOVAQ_OK;
     }
+    if (l == &p->m->embed && !p->m->hyper.tied) {
+        return NOVAQ_OK; /* its rows are only looked up */
+    }
     if (l->w->q != p->q) {
         NQ_TRY(nq_fast_add(&p->fast, p->m->fast, l->w->q, err));
         p->q = l->w->q;

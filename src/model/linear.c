@@ -1,11 +1,13 @@
-/* linear.c - see linear.h. Blocks of tokens go through OpenBLAS, one tile of
- * decoded rows at a time; a single token through the codec's own products. */
+/* linear.c - see linear.h. As floats, blocks of tokens go through OpenBLAS, one tile
+ * of decoded rows at a time, and a single token through the codec's own products;
+ * as integers, both through quant/fast.h. */
 #include "model/linear.h"
 
 #include <cblas.h>
 #include <limits.h>
 #include <string.h>
 
+#include "base/cpu.h"
 #include "base/mem.h"
 #include "kern/kern.h"
 
@@ -191,6 +193,17 @@ static void single_token(const product *p, const nq_linear *l, float *y, uint64_
     if (l->dense == NULL && l->w->q != NULL) {
         nq_qmat_gemv(y + row0, l->w->q, l->row0 + row0, rows, p->xr,
                      p->work->scratch + p->work->scratch_bytes * worker);
+        return;
+    }
+    bool bf16 = false;
+    const uint16_t *half = l->dense == NULL ? nq_weight_halves(&bf16, l->w, l->row0 + row0) : NULL;
+    if (half != NULL) {
+        const nq_gemv_kern *gemv = nq_gemv_for(nq_cpu_features());
+        float (*dot)(const uint16_t *, const float *, uint64_t) =
+            bf16 ? gemv->dot_bf16 : gemv->dot_f16;
+        for (uint64_t i = 0; i < rows; i++) {
+            y[row0 + i] = dot(half + i * p->cols, p->xr, p->cols);
+        }
         return;
     }
     const nq_kern *kern = nq_kern_best();

@@ -1,9 +1,9 @@
 /* linear.h - y = W x for every way a weight matrix is stored.
  *
  * Owns: tiling of the products over the thread pool. Output rows are cut into
- * tiles of a fixed size, so that results do not depend on the number of
- * threads. Float products are exact but for rounding; integer products (`fast`)
- * round the activations to 8 bits. Refuses: knowing what the matrices mean.
+ * tiles whose results do not depend on their size or on the number of threads.
+ * Float products are exact but for rounding; integer products (`fast`) round the
+ * activations to 8 bits. Refuses: knowing what the matrices mean.
  */
 #ifndef NQ_MODEL_LINEAR_H
 #define NQ_MODEL_LINEAR_H

@@ -157,6 +157,20 @@ static nq_dtype stored_dtype(const nq_layer *layer) {
     }
 }
 
+const uint16_t *nq_weight_halves(bool *bf16, const nq_weight *t, uint64_t row) {
+    *bf16 = false;
+    if (t->q != NULL || t->layer == NULL || row >= t->rows) {
+        return NULL;
+    }
+    nq_dtype type = stored_dtype(t->layer);
+    *bf16 = type == NQ_BF16;
+    if ((type != NQ_F16 && type != NQ_BF16) || t->layer->data_bytes / 2 < t->elements ||
+        (uintptr_t)t->layer->data % 2 != 0) {
+        return NULL;
+    }
+    return (const uint16_t *)(const void *)t->layer->data + row * t->cols;
+}
+
 static novaq_status read_plain(float *dst, const nq_weight *t, uint64_t row0, uint64_t count,
                                novaq_error *err) {
     nq_dtype type = stored_dtype(t->layer);

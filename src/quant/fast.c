@@ -11,9 +11,10 @@
 uint64_t nq_fast_row_bytes(const nq_fast *f) { return f->row_bytes; }
 
 bool nq_fast_same_input(const nq_fast *a, const nq_fast *b) {
-    return a == b || (a->basis == b->basis && a->column_scale == NULL && b->column_scale == NULL &&
-                      a->lane == b->lane && a->d == b->d && a->plane == b->plane &&
-                      a->limit == b->limit && a->bias == b->bias);
+    return a == b ||
+           (a->basis == b->basis && a->column_scale == NULL && b->column_scale == NULL &&
+            (a->q->row_mean == NULL) == (b->q->row_mean == NULL) && a->lane == b->lane &&
+            a->d == b->d && a->plane == b->plane && a->limit == b->limit && a->bias == b->bias);
 }
 
 /* ---- activations ------------------------------------------------------------- */
@@ -153,7 +154,9 @@ static inline float widen(uint16_t h) {
     uint32_t bits = ((uint32_t)h & 0x7FFFU) << 13 | ((uint32_t)h & 0x8000U) << 16;
     float f;
     memcpy(&f, &bits, sizeof f);
-    return f * 0x1p112F;
+    f *= 0x1p112F;
+    /* Infinities and NaN, exponent 31, must not come out as large numbers. */
+    return (h & 0x7C00U) == 0x7C00U ? f * INFINITY : f;
 }
 
 NQ_CPU_CLONES static void finish(float *y, const int32_t *sums, const nq_fast *f, uint64_t row0,

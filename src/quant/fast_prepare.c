@@ -10,8 +10,6 @@
 /* Beyond it 255 * 127 * columns might not fit int32. */
 #define MAX_COLS 65536
 #define UNIT     32
-/* Matrices added last that a new one may be the same as: parts of one tensor. */
-#define LOOK_BACK 4
 
 struct nq_fast_set {
     const nq_gemv_kern *kern;
@@ -327,12 +325,6 @@ novaq_status nq_fast_add(const nq_fast **out, nq_fast_set *set, const nq_qmat *q
     *out = NULL;
     if (q->cols > MAX_COLS) {
         return NOVAQ_OK;
-    }
-    for (size_t i = set->count; i > 0 && i + LOOK_BACK > set->count; i--) {
-        if (set->matrices[i - 1]->q == q) {
-            *out = set->matrices[i - 1];
-            return NOVAQ_OK;
-        }
     }
     nq_fast *f = NULL;
     NQ_TRY(nq_grow(&set->matrices, set->count, set->count + 1, sizeof(nq_fast *), err));

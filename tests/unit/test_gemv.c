@@ -254,12 +254,70 @@ static void no_numbers_stay_none(void **state) {
     nq_fast_set_close(&set);
 }
 
+/* Matrices share activations only when they need the same of them. */
+static void inputs_are_shared_where_equal(void **state) {
+    (void)state;
+    sample *s[3] = {malloc(sizeof *s[0]), malloc(sizeof *s[1]), malloc(sizeof *s[2])};
+    const nq_fast *f[3] = {NULL};
+    nq_fast_set *set = NULL;
+    assert_int_equal(nq_fast_set_open(&set, nq_gemv_for(nq_cpu_features()), NULL), NOVAQ_OK);
+    for (unsigned i = 0; i < 3; i++) {
+        fill(s[i], &VARIANTS[0]);
+        s[i]->q.row_mean = i == 2 ? s[i]->row_mean : NULL;
+        assert_int_equal(nq_fast_add(&f[i], set, &s[i]->q, NULL), NOVAQ_OK);
+    }
+    assert_true(nq_fast_same_input(f[0], f[1]));
+    assert_false(nq_fast_same_input(f[0], f[2])); /* its row means need a sum */
+    nq_fast_set_close(&set);
+    for (unsigned i = 0; i < 3; i++) {
+        free(s[i]->symbols);
+        free(s[i]);
+    }
+}
+
+/* Scales of a damaged file that are no numbers do not become numbers. */
+static void scales_stay_infinite(void **state) {
+    (void)state;
+    sample *s = malloc(sizeof *s);
+    nq_fast_set *set = NULL;
+    const nq_fast *f = NULL;
+    fill(s, &VARIANTS[0]);
+    s->row_scale[3] = 0x7C00;
+    s->row_scale[4] = 0x7E00;
+    assert_int_equal(nq_fast_set_open(&set, nq_gemv_for(nq_cpu_features()), NULL), NOVAQ_OK);
+    assert_int_equal(nq_fast_add(&f, set, &s->q, NULL), NOVAQ_OK);
+    float scale = 0;
+    int32_t sum = 0;
+    float total = 0;
+    float x[576];
+    float y[ROWS];
+    nq_fast_input in = {malloc(nq_fast_row_bytes(f)), &scale, &sum, &total};
+    float *work = malloc(2 * nq_fast_row_bytes(f) * sizeof *work);
+    void *scratch = malloc(nq_fast_scratch(f, ROWS, 1));
+    for (unsigned i = 0; i < 576; i++) {
+        x[i] = (float)nq_normal(3, 1, i);
+    }
+    nq_fast_prepare(&in, 0, f, x, work);
+    nq_fast_apply(y, ROWS, f, 0, ROWS, &in, 1, scratch);
+    for (unsigned r = 0; r < ROWS; r++) {
+        assert_int_equal(fabsf(y[r]) <= 3.0e38F, r != 3 && r != 4);
+    }
+    free(in.x);
+    free(work);
+    free(scratch);
+    free(s->symbols);
+    free(s);
+    nq_fast_set_close(&set);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(products_agree),
         cmocka_unit_test(half_dots_agree),
         cmocka_unit_test(prepared_matrices_agree),
         cmocka_unit_test(no_numbers_stay_none),
+        cmocka_unit_test(inputs_are_shared_where_equal),
+        cmocka_unit_test(scales_stay_infinite),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
