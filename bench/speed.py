@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Tokens per second beside llama.cpp, on random weights of one shape, in one run on one
 machine: every round runs llama-bench on each of its types and `novaq bench` on each rate,
-one after the other; medians over the rounds. Writes bench/speed.csv and bench/speed.md.
+one after the other; medians over the rounds. Writes bench/speed.csv, bench/speed.md and README.md's table.
 
 LLAMA_BENCH names the program of llama.cpp (else llama-bench is looked for in PATH).
 Random GGUF files take 4.7 GB for llama-1b, 29 GB for llama-2-7b: in a temporary folder,
@@ -202,7 +202,11 @@ def write(args, rows):
         f"Tokens per second, median (lowest to highest) of {args.rounds} alternating rounds; "
         f"{args.shape}, random weights, {args.threads} threads, {machine()}.", "",
         *speed_table(rows), "", *target_table(rows)]).rstrip() + "\n"
-    args.output.with_suffix(".md").write_text(text)
+    table = args.output.with_suffix(".md")
+    table.write_text(text)
+    if table == HERE / "speed.md" and args.shape == "llama-1b" and not args.alone:
+        subprocess.run([sys.executable, HERE / "quote.py", table, HERE.parent / "README.md",
+                        "speed"], check=True)
     print(text, end="")
 
 
