@@ -218,7 +218,7 @@ static novaq_status add_piece(draft *d, nq_onnx_piece p, novaq_error *err) {
                        "model with raw or external data",
                        w->pb.src->name, (unsigned long long)p.offset, d->item.info.name);
     }
-    if (w->piece_count == w->piece_cap) {
+    if (w->out->pieces == NULL || w->piece_count == w->piece_cap) {
         size_t cap = w->piece_cap == 0 ? 64 : w->piece_cap * 2;
         NQ_TRY(nq_grow(&w->out->pieces, w->piece_count, cap, sizeof *w->out->pieces, err));
         w->piece_cap = cap;
@@ -416,7 +416,10 @@ static novaq_status place_external(draft *d, const external *x, novaq_error *err
                        (unsigned long long)t->bytes, (unsigned long long)x->length);
     }
     const nq_onnx_file *file = NULL;
-    NQ_TRY(open_location(d, x->location, &file, err));
+    novaq_status st = open_location(d, x->location, &file, err);
+    if (st != NOVAQ_OK || file == NULL) {
+        return st;
+    }
     if (x->offset > file->src->size || t->bytes > file->src->size - x->offset) {
         return nq_fail(err, NOVAQ_E_FORMAT,
                        "%s: offset %llu: tensor \"%.200s\": %llu bytes at %llu of \"%.200s\", "

@@ -147,7 +147,7 @@ static int64_t clamp(int64_t i, int64_t n, int64_t low, int64_t high) {
 
 static novaq_status slice(nq_tctx *c, nq_tval *out, const nq_tval *v, const nq_tnode *s) {
     bool given[3];
-    int64_t at[3];
+    int64_t at[3] = {0};
     const nq_tlist *items = NULL;
     nq_tlist *l = NULL;
     NQ_TRY(bound(c, &given[0], &at[0], s->a));

@@ -342,7 +342,7 @@ static novaq_status f_map(nq_tctx *c, nq_tval *out, const nq_tval *v, const nq_t
     NQ_TRY(items_or_none(c, &items, v));
     NQ_TRY(nq_tlist_new(c, &l));
     for (size_t i = 0; i < items->n; i++) {
-        nq_tval item;
+        nq_tval item = {0};
         NQ_TRY(nq_tcharge(c, 0));
         NQ_TRY(map_item(c, &item, &items->v[i], path, a));
         NQ_TRY(nq_tlist_push(c, l, item));

@@ -139,7 +139,7 @@ static novaq_status repeat(nq_tctx *c, nq_tval *out, const nq_tval *v, int64_t t
     }
     nq_tlist *l = NULL;
     NQ_TRY(nq_tlist_new(c, &l));
-    for (uint64_t i = 0; i < total; i++) {
+    for (uint64_t i = 0; size > 0 && i < total; i++) {
         NQ_TRY(nq_tlist_push(c, l, v->u.list->v[i % size]));
     }
     *out = (nq_tval){.type = v->type, .u.list = l};

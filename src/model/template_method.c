@@ -703,7 +703,9 @@ static novaq_status f_strftime(nq_tctx *c, nq_tval *out, const nq_tval *self, co
         return nq_tfail(c, "strftime_now(): the format is too long");
     }
     format[0] = ' ';
-    memcpy(format + 1, s.p, s.n);
+    if (s.n > 0) {
+        memcpy(format + 1, s.p, s.n);
+    }
     format[s.n + 1] = '\0';
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"

@@ -95,12 +95,12 @@ static novaq_status target(nq_tnode **out, nq_tparser *p, bool attribute) {
     if (p->at->kind == ',') {
         NQ_TRY(nq_tparse_node(out, p, NQ_TN_TUPLE));
         (*out)->a = first;
-        for (nq_tnode **tail = &first->next; p->at->kind == ','; tail = &(*tail)->next) {
+        for (nq_tnode *last = first; last != NULL && p->at->kind == ','; last = last->next) {
             p->at++;
             if (p->at->kind != NQ_TT_NAME || nq_tparse_is(p, "in")) {
                 break;
             }
-            NQ_TRY(target_name(tail, p, attribute));
+            NQ_TRY(target_name(&last->next, p, attribute));
         }
     }
     return bracket ? nq_tparse_expect(p, ')', "')'") : NOVAQ_OK;
@@ -332,7 +332,7 @@ static bool is_end(const nq_tparser *p, const char *const *ends) {
  * NULL, to the end of the text. */
 static novaq_status body(nq_tnode **out, nq_tparser *p, const char *const *ends) {
     nq_tnode **tail = out;
-    for (*out = NULL;; tail = &(*tail)->next) {
+    for (*out = NULL;; tail = *tail != NULL ? &(*tail)->next : tail) {
         switch (p->at->kind) {
         case NQ_TT_DATA:
             NQ_TRY(nq_tparse_node(tail, p, NQ_TN_DATA));

@@ -265,9 +265,10 @@ void nq_qmat_sums(int8_t *out, uint64_t plane, const nq_qmat *q, uint64_t row0, 
     for (uint64_t i = 0; i < count; i++) {
         unpack_row(q, &rs, row0 + i);
         sum_levels(q, &rs, row0 + i, kern);
-        for (unsigned v = 0; v < q->scheme.d; v++) {
+        unsigned v = 0;
+        do {
             memcpy(out + (i * q->scheme.d + v) * plane, rs.sums + v * stride, stride);
-        }
+        } while (++v < q->scheme.d);
     }
 }
 
