@@ -242,7 +242,7 @@ static novaq_status describe_attention_scale(const keys *k) {
     if (!wide || heads < 1 || dim < heads) {
         return NOVAQ_OK;
     }
-    uint64_t width = dim / heads; /* whole, as llama.cpp has it */
+    json_int_t width = dim / heads; /* whole, as llama.cpp has it */
     return set(k, "attention_scale", json_real(1.0 / sqrt((double)width)));
 }
 
