@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#if defined(__x86_64__)
+#if defined(__x86_64__) && defined(__clang__)
 #include <cpuid.h>
 #elif defined(__aarch64__)
 #include <asm/hwcap.h>
@@ -28,13 +28,17 @@ static const struct {
 };
 
 #if defined(__x86_64__)
-/* Clang 14 has no name for it. That the system saves AVX registers is asked with AVX2. */
 static bool has_f16c(void) {
+#if defined(__clang__)
+    /* Clang 14 has no name for it. Slow in virtual machines, so only there. */
     unsigned a = 0;
     unsigned b = 0;
     unsigned c = 0;
     unsigned d = 0;
     return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+#else
+    return __builtin_cpu_supports("f16c");
+#endif
 }
 #endif
 
