@@ -83,6 +83,19 @@ unsigned nq_cpu_features(void) {
     return f;
 }
 
+_Static_assert(sizeof LEVELS / sizeof LEVELS[0] <= NQ_CPU_LEVELS, "room for all levels");
+
+unsigned nq_cpu_levels(unsigned out[NQ_CPU_LEVELS]) {
+    unsigned have = nq_cpu_features();
+    unsigned n = 0;
+    for (size_t i = 0; i < sizeof LEVELS / sizeof LEVELS[0]; i++) {
+        if ((have & LEVELS[i].features) == LEVELS[i].features) {
+            out[n++] = LEVELS[i].features;
+        }
+    }
+    return n;
+}
+
 const char *nq_cpu_level_name(unsigned features) {
     const char *name = LEVELS[0].name;
     for (size_t i = 0; i < sizeof LEVELS / sizeof LEVELS[0]; i++) {

@@ -29,6 +29,10 @@ enum {
 
 /* Bits of NQ_CPU_*, after the NOVAQ_CPU mask. */
 unsigned nq_cpu_features(void);
+/* The bits of each named level that nq_cpu_features() allows, rising, nothing first;
+ * returns how many. For what tries every variant of something. */
+#define NQ_CPU_LEVELS 8
+unsigned nq_cpu_levels(unsigned out[NQ_CPU_LEVELS]);
 /* The highest level in use, by the names of NOVAQ_CPU. */
 const char *nq_cpu_level_name(unsigned features);
 /* Processors this process may run on, at least 1. */

@@ -421,37 +421,14 @@ static novaq_status fill_table(ablation *a, novaq_error *err) {
 
 static novaq_status make_folder(ablation *a, novaq_error *err) {
     const char *in = a->opt->folder;
-    char *name = NULL;
     in = in != NULL && in[0] != '\0' ? in : "/tmp";
-    NQ_TRY(nq_path_join(&name, in, "novaq-ablation.XXXXXX", err));
-    if (mkdtemp(name) == NULL) {
-        nq_free(name);
-        return nq_fail(err, NOVAQ_E_IO, "%s: cannot make a folder there; set TMPDIR", in);
-    }
-    a->folder = name;
-    NQ_TRY(nq_path_join(&a->base, name, "base.kld", err));
-    return nq_path_join(&a->artifact, name, "variant.novaq", err);
+    NQ_TRY(nq_temp_folder(&a->folder, in, "novaq-ablation.XXXXXX", err));
+    NQ_TRY(nq_path_join(&a->base, a->folder, "base.kld", err));
+    return nq_path_join(&a->artifact, a->folder, "variant.novaq", err);
 }
 
-/* Whatever a failure left there, too. */
 static void remove_folder(ablation *a) {
-    char **names = NULL;
-    size_t count = 0;
-    if (a->folder == NULL) {
-        return;
-    }
-    if (nq_list_dir(&names, &count, a->folder, NULL) == NOVAQ_OK) {
-        for (size_t i = 0; i < count; i++) {
-            char *path = NULL;
-            if (nq_path_join(&path, a->folder, names[i], NULL) == NOVAQ_OK) {
-                (void)unlink(path);
-            }
-            nq_free(path);
-        }
-        nq_free_names(names, count);
-    }
-    (void)rmdir(a->folder);
-    nq_free(a->folder);
+    nq_temp_folder_remove(&a->folder);
     nq_free(a->base);
     nq_free(a->artifact);
 }

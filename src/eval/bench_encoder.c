@@ -17,11 +17,10 @@
 #include "quant/codebook.h"
 #include "quant/trellis.h"
 
-#define LEN          256 /* rows of a chain: a segment's default */
-#define CHAINS       32
-#define ROUNDS       7
-#define VARIANTS_MAX 4
-#define DATA_SEED    4
+#define LEN       256 /* rows of a chain: a segment's default */
+#define CHAINS    32
+#define ROUNDS    7
+#define DATA_SEED 4
 
 static const char default_schemes[] = "k16d2l2,k16d2l3,k8d2l3,k16d1l2,k16d1l3,k8d1l3";
 
@@ -37,14 +36,14 @@ typedef struct bench_job {
     double *seconds; /* (threads) processor time of the last round */
 } bench_job;
 
-static unsigned variants(const nq_kern *out[VARIANTS_MAX]) {
-    static const unsigned masks[VARIANTS_MAX] = {0, NQ_CPU_NEON, NQ_CPU_AVX2,
-                                                 NQ_CPU_AVX2 | NQ_CPU_AVX512};
-    unsigned have = nq_cpu_features();
+static unsigned variants(const nq_kern *out[NQ_CPU_LEVELS]) {
+    unsigned levels[NQ_CPU_LEVELS];
+    unsigned have = nq_cpu_levels(levels);
     unsigned n = 0;
-    for (unsigned i = 0; i < VARIANTS_MAX; i++) {
-        if ((have & masks[i]) == masks[i]) {
-            out[n++] = nq_kern_for(masks[i]);
+    for (unsigned i = 0; i < have; i++) {
+        const nq_kern *kern = nq_kern_for(levels[i]);
+        if (n == 0 || out[n - 1] != kern) { /* a level may add nothing here */
+            out[n++] = kern;
         }
     }
     return n;
@@ -146,8 +145,8 @@ static void time_variants(double *best, bench_job *j, const nq_kern *const *kern
 
 static novaq_status measure_scheme(json_t *rows, const nq_scheme *s, nq_pool *pool,
                                    novaq_error *err) {
-    const nq_kern *kerns[VARIANTS_MAX];
-    double best[VARIANTS_MAX];
+    const nq_kern *kerns[NQ_CPU_LEVELS];
+    double best[NQ_CPU_LEVELS];
     unsigned n = variants(kerns);
     bench_job j;
     double mse = 0;

@@ -25,7 +25,7 @@
 #define ROW_BYTES_MIN 64
 #define TILE_BYTES    ((uint64_t)64 << 10)
 #define ROUNDS        5
-#define VARIANTS_MAX  8
+#define NQ_CPU_LEVELS 8
 #define LANES         8
 
 static const char default_schemes[] =
@@ -62,22 +62,13 @@ static double seconds(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static unsigned variants(const nq_gemv_kern *out[VARIANTS_MAX]) {
-    static const unsigned levels[] = {NQ_CPU_NEON,
-                                      NQ_CPU_NEON | NQ_CPU_DOTPROD,
-                                      NQ_CPU_AVX2,
-                                      NQ_CPU_AVX2 | NQ_CPU_AVX512,
-                                      NQ_CPU_AVX2 | NQ_CPU_AVX512 | NQ_CPU_VNNI,
-                                      NQ_CPU_AVX2 | NQ_CPU_AVX512 | NQ_CPU_VNNI | NQ_CPU_VBMI};
-    unsigned have = nq_cpu_features();
+static unsigned variants(const nq_gemv_kern *out[NQ_CPU_LEVELS]) {
+    unsigned levels[NQ_CPU_LEVELS];
+    unsigned have = nq_cpu_levels(levels);
+    unsigned first = have > 1 ? 1 : 0; /* the reference only where there is nothing else */
     unsigned n = 0;
-    for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++) {
-        if ((have & levels[i]) == levels[i]) {
-            out[n++] = nq_gemv_for(levels[i]);
-        }
-    }
-    if (n == 0) {
-        out[n++] = &nq_gemv_scalar;
+    for (unsigned i = first; i < have; i++) {
+        out[n++] = nq_gemv_for(levels[i]);
     }
     return n;
 }
@@ -198,11 +189,11 @@ static novaq_status add_row(bench *b, const nq_qmat *q, const nq_gemv_kern *kern
 
 /* All variants of one matrix, in turns. */
 static novaq_status measure_matrix(bench *b, const nq_qmat *q, novaq_error *err) {
-    const nq_gemv_kern *kerns[VARIANTS_MAX];
-    nq_fast_set *sets[VARIANTS_MAX] = {NULL};
-    work w[VARIANTS_MAX] = {{0}};
-    double memory[VARIANTS_MAX] = {0};
-    double cache[VARIANTS_MAX] = {0};
+    const nq_gemv_kern *kerns[NQ_CPU_LEVELS];
+    nq_fast_set *sets[NQ_CPU_LEVELS] = {NULL};
+    work w[NQ_CPU_LEVELS] = {{0}};
+    double memory[NQ_CPU_LEVELS] = {0};
+    double cache[NQ_CPU_LEVELS] = {0};
     unsigned n = variants(kerns);
     unsigned threads = nq_pool_threads(b->pool);
     novaq_status st = NOVAQ_OK;

@@ -385,36 +385,9 @@ static novaq_status run_all(bench *b, novaq_error *err) {
 static novaq_status make_folder(bench *b, novaq_error *err) {
     const char *in = getenv("TMPDIR");
     in = in != NULL && in[0] != '\0' ? in : "/var/tmp";
-    NQ_TRY(nq_path_join(&b->folder, in, "novaq-bench.XXXXXX", err));
-    if (mkdtemp(b->folder) == NULL) {
-        nq_free(b->folder);
-        b->folder = NULL;
-        return nq_fail(err, NOVAQ_E_IO, "%s: cannot make a folder there; set TMPDIR", in);
-    }
+    NQ_TRY(nq_temp_folder(&b->folder, in, "novaq-bench.XXXXXX", err));
     b->path = b->folder;
     return NOVAQ_OK;
-}
-
-/* Whatever a failure left there, too. */
-static void remove_folder(bench *b) {
-    char **names = NULL;
-    size_t count = 0;
-    if (b->folder == NULL) {
-        return;
-    }
-    if (nq_list_dir(&names, &count, b->folder, NULL) == NOVAQ_OK) {
-        for (size_t i = 0; i < count; i++) {
-            char *path = NULL;
-            if (nq_path_join(&path, b->folder, names[i], NULL) == NOVAQ_OK) {
-                (void)unlink(path);
-            }
-            nq_free(path);
-        }
-        nq_free_names(names, count);
-    }
-    (void)rmdir(b->folder);
-    nq_free(b->folder);
-    b->folder = NULL;
 }
 
 static bool wants_single_file(const char *path) {
@@ -481,7 +454,7 @@ novaq_status novaq_bench(char **report, const novaq_bench_options *opt, novaq_er
     if (st == NOVAQ_OK) {
         st = finish(report, &b, err);
     }
-    remove_folder(&b);
+    nq_temp_folder_remove(&b.folder);
     nq_free(b.tokens);
     nq_free(b.samples);
     json_decref(b.report);

@@ -473,3 +473,38 @@ void nq_scratch_close(nq_scratch *s) {
     }
     *s = (nq_scratch){0};
 }
+
+/* ---- temporary folders ------------------------------------------------------- */
+
+novaq_status nq_temp_folder(char **out, const char *dir, const char *pattern, novaq_error *err) {
+    char *name = NULL;
+    *out = NULL;
+    NQ_TRY(nq_path_join(&name, dir, pattern, err));
+    if (mkdtemp(name) == NULL) {
+        nq_free(name);
+        return nq_fail(err, NOVAQ_E_IO, "%s: cannot make a folder there; set TMPDIR", dir);
+    }
+    *out = name;
+    return NOVAQ_OK;
+}
+
+void nq_temp_folder_remove(char **folder) {
+    char **names = NULL;
+    size_t count = 0;
+    if (*folder == NULL) {
+        return;
+    }
+    if (nq_list_dir(&names, &count, *folder, NULL) == NOVAQ_OK) {
+        for (size_t i = 0; i < count; i++) {
+            char *path = NULL;
+            if (nq_path_join(&path, *folder, names[i], NULL) == NOVAQ_OK) {
+                (void)unlink(path);
+            }
+            nq_free(path);
+        }
+        nq_free_names(names, count);
+    }
+    (void)rmdir(*folder);
+    nq_free(*folder);
+    *folder = NULL;
+}

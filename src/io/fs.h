@@ -69,4 +69,12 @@ NOVAQ_CHECK novaq_status nq_scratch_open(nq_scratch *out, uint64_t size, bool on
                                          novaq_error *err);
 void nq_scratch_close(nq_scratch *s);
 
+/* A fresh folder in dir, named by pattern (its last six characters are XXXXXX). *out
+ * goes to nq_temp_folder_remove(). */
+NOVAQ_CHECK novaq_status nq_temp_folder(char **out, const char *dir, const char *pattern,
+                                        novaq_error *err);
+/* Removes the folder and the files in it, whatever a failure left there too; frees
+ * *folder and nulls it. NULL is fine. */
+void nq_temp_folder_remove(char **folder);
+
 #endif

@@ -180,13 +180,11 @@ static void decode_rows(uint8_t *out, const nq_fast *f, uint64_t row0, uint64_t 
         return;
     }
     const uint8_t flip = f->bias != 0 ? 0x80 : 0; /* adds 128 to an int8 */
-    for (uint64_t i = 0; i < count; i++) {
-        uint8_t *row = out + i * f->row_bytes;
-        memset(row, flip, f->row_bytes);
-        nq_qmat_sums((int8_t *)row, f->plane, f->q, row0 + i, 1, scratch);
-        for (uint64_t c = 0; flip != 0 && c < f->row_bytes; c++) {
-            row[c] ^= flip;
-        }
+    uint64_t bytes = count * f->row_bytes;
+    memset(out, flip, bytes);
+    nq_qmat_sums((int8_t *)out, f->plane, f->q, row0, count, scratch);
+    for (uint64_t i = 0; flip != 0 && i < bytes; i++) {
+        out[i] ^= flip;
     }
 }
 

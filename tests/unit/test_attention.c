@@ -16,20 +16,21 @@
 
 /* ---- kernels ------------------------------------------------------------------ */
 
-static unsigned variants(const nq_attn_kern *out[4]) {
-    static const unsigned masks[] = {0, NQ_CPU_NEON, NQ_CPU_AVX2, NQ_CPU_AVX2 | NQ_CPU_AVX512};
-    unsigned have = nq_cpu_features();
+static unsigned variants(const nq_attn_kern *out[NQ_CPU_LEVELS]) {
+    unsigned levels[NQ_CPU_LEVELS];
+    unsigned have = nq_cpu_levels(levels);
     unsigned n = 0;
-    for (size_t i = 0; i < sizeof masks / sizeof masks[0]; i++) {
-        if ((have & masks[i]) == masks[i]) {
-            out[n++] = nq_attn_for(masks[i]);
+    for (unsigned i = 0; i < have; i++) {
+        const nq_attn_kern *kern = nq_attn_for(levels[i]);
+        if (n == 0 || out[n - 1] != kern) { /* a level may add nothing here */
+            out[n++] = kern;
         }
     }
     return n;
 }
 
 static void expect_none(unsigned (*check)(const nq_attn_kern *)) {
-    const nq_attn_kern *v[4];
+    const nq_attn_kern *v[NQ_CPU_LEVELS];
     unsigned n = variants(v);
     for (unsigned i = 0; i < n; i++) {
         unsigned failed = check(v[i]);

@@ -12,26 +12,21 @@
 #include "gemv_check.h"
 #include "quant/fast.h"
 
-static unsigned variants(const nq_gemv_kern *out[8]) {
-    static const unsigned levels[] = {0,
-                                      NQ_CPU_NEON,
-                                      NQ_CPU_NEON | NQ_CPU_DOTPROD,
-                                      NQ_CPU_AVX2,
-                                      NQ_CPU_AVX2 | NQ_CPU_AVX512,
-                                      NQ_CPU_AVX2 | NQ_CPU_AVX512 | NQ_CPU_VNNI,
-                                      NQ_CPU_AVX2 | NQ_CPU_AVX512 | NQ_CPU_VNNI | NQ_CPU_VBMI};
-    unsigned have = nq_cpu_features();
+static unsigned variants(const nq_gemv_kern *out[NQ_CPU_LEVELS]) {
+    unsigned levels[NQ_CPU_LEVELS];
+    unsigned have = nq_cpu_levels(levels);
     unsigned n = 0;
-    for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++) {
-        if ((have & levels[i]) == levels[i]) {
-            out[n++] = nq_gemv_for(levels[i]);
+    for (unsigned i = 0; i < have; i++) {
+        const nq_gemv_kern *kern = nq_gemv_for(levels[i]);
+        if (n == 0 || out[n - 1] != kern) { /* a level may add nothing here */
+            out[n++] = kern;
         }
     }
     return n;
 }
 
 static void expect_none(unsigned (*check)(const nq_gemv_kern *)) {
-    const nq_gemv_kern *v[8];
+    const nq_gemv_kern *v[NQ_CPU_LEVELS];
     unsigned n = variants(v);
     for (unsigned i = 0; i < n; i++) {
         unsigned failed = check(v[i]);
@@ -207,7 +202,7 @@ static const variant VARIANTS[] = {
 
 static void prepared_matrices_agree(void **state) {
     (void)state;
-    const nq_gemv_kern *v[8];
+    const nq_gemv_kern *v[NQ_CPU_LEVELS];
     unsigned n = variants(v);
     sample *s = malloc(sizeof *s);
     for (size_t i = 0; i < sizeof VARIANTS / sizeof VARIANTS[0]; i++) {
