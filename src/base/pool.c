@@ -16,9 +16,16 @@
  * microseconds. */
 #define NQ_POOL_LOOKS 2000
 
+/* What a waiting worker prefetches between two looks: cache lines, of 64 bytes nearly
+ * everywhere. */
+#define FETCH_LINES 8
+#define LINE        64
+
 typedef struct worker {
     nq_pool *pool;
     unsigned index;
+    unsigned hint;    /* the last one it saw, */
+    uint64_t fetched; /* and how far it is with that */
     pthread_t thread;
 } worker;
 
@@ -38,6 +45,10 @@ struct nq_pool {
     void *ctx;
     uint64_t count;
     atomic_uint_fast64_t next;
+    atomic_uint expected; /* grows by one per hint */
+    _Atomic(const char *) expect_first;
+    atomic_uint_fast64_t expect_stride;
+    atomic_uint_fast64_t expect_bytes;
 };
 
 static inline void pause_cpu(void) {
@@ -58,15 +69,36 @@ static void drain(nq_pool *p, unsigned index) {
     }
 }
 
+/* One step of fetching what the last hint names, at *at of it. A hint that changes
+ * meanwhile is no harm: a prefetch never faults. */
+static void fetch_ahead(nq_pool *p, unsigned index, unsigned *seen, uint64_t *at) {
+    unsigned hint = atomic_load_explicit(&p->expected, memory_order_acquire);
+    if (hint != *seen) {
+        *seen = hint;
+        *at = 0;
+    }
+    const char *first = atomic_load_explicit(&p->expect_first, memory_order_relaxed);
+    uint64_t bytes = atomic_load_explicit(&p->expect_bytes, memory_order_relaxed);
+    if (first == NULL || *at >= bytes) {
+        return;
+    }
+    first += index * atomic_load_explicit(&p->expect_stride, memory_order_relaxed) + *at;
+    for (unsigned i = 0; i < FETCH_LINES; i++) {
+        __builtin_prefetch(first + (size_t)i * LINE, 0, 2);
+    }
+    *at += (uint64_t)FETCH_LINES * LINE;
+}
+
 /* Waits for a round after `seen`, or the end. Who goes to sleep says so first and
  * looks once more; who starts a round does that first and looks for sleepers
  * then: in one order of all these steps, one of the two sees the other. */
-static void await_round(nq_pool *p, uint64_t seen) {
+static void await_round(nq_pool *p, uint64_t seen, worker *w) {
     for (unsigned i = 0; i < NQ_POOL_LOOKS; i++) {
         if (atomic_load_explicit(&p->round, memory_order_acquire) != seen ||
             atomic_load_explicit(&p->stop, memory_order_relaxed)) {
             return;
         }
+        fetch_ahead(p, w->index, &w->hint, &w->fetched);
         pause_cpu();
     }
     pthread_mutex_lock(&p->lock);
@@ -82,7 +114,7 @@ static void *worker_main(void *arg) {
     worker *w = arg;
     nq_pool *p = w->pool;
     for (uint64_t seen = 0;; seen++) {
-        await_round(p, seen);
+        await_round(p, seen, w);
         if (atomic_load(&p->stop)) {
             return NULL;
         }
@@ -186,4 +218,14 @@ void nq_pool_run(nq_pool *p, nq_task_fn fn, void *ctx, uint64_t count) {
     }
     drain(p, 0);
     await_workers(p);
+}
+
+void nq_pool_expect(nq_pool *p, const void *first, uint64_t stride, uint64_t bytes) {
+    if (p == NULL || p->threads == 1) {
+        return;
+    }
+    atomic_store_explicit(&p->expect_first, first, memory_order_relaxed);
+    atomic_store_explicit(&p->expect_stride, stride, memory_order_relaxed);
+    atomic_store_explicit(&p->expect_bytes, bytes, memory_order_relaxed);
+    atomic_fetch_add_explicit(&p->expected, 1, memory_order_release);
 }

@@ -22,5 +22,10 @@ unsigned nq_pool_threads(const nq_pool *pool);
 /* Runs fn for each task and returns when all are done. One caller at a time.
  * A NULL pool runs them in order on the calling thread. */
 void nq_pool_run(nq_pool *pool, nq_task_fn fn, void *ctx, uint64_t count);
+/* A hint between loops: a loop that is to come soon reads bytes
+ * [first + i * stride, + bytes) early on, as worker i. Workers that wait bring them closer
+ * meanwhile; the memory stays the caller's and is only looked ahead at, never read. NULL first:
+ * nothing to fetch. By the caller of nq_pool_run(). */
+void nq_pool_expect(nq_pool *pool, const void *first, uint64_t stride, uint64_t bytes);
 
 #endif

@@ -412,6 +412,23 @@ static void stage_outputs(float **y, const nq_run *r, unsigned stage) {
     }
 }
 
+/* While one token's results are added, normalized and rounded by one thread, the others
+ * begin to fetch what comes next. */
+static void expect_after(const nq_run *r, unsigned stage) {
+    const nq_linear *l[NQ_GROUP_MAX] = {&r->m->head};
+    bool last = stage + 1 == NQ_STAGES;
+    unsigned count = 1;
+    if (r->rows > 1) {
+        return;
+    }
+    if (!last) {
+        count = nq_block_linears(l, r->layer, stage + 1);
+    } else if (r->layer_index + 1 < r->m->hyper.blocks) {
+        count = nq_block_linears(l, r->layer + 1, 0);
+    }
+    nq_linear_expect(l, count, r->work);
+}
+
 /* Whoever watches sees the input first. */
 novaq_status nq_run_do_stage(nq_run *r, unsigned stage, const nq_linear *const *l, unsigned count,
                              novaq_error *err) {
@@ -425,6 +442,7 @@ novaq_status nq_run_do_stage(nq_run *r, unsigned stage, const nq_linear *const *
         stage_outputs(y, r, stage);
         NQ_TRY(nq_linear_apply(y, l, count, x, r->rows, r->work, err));
     }
+    expect_after(r, stage);
     switch (stage) {
     case 0: attend(r); break;
     case 1: nq_run_rows(r, attn_out_task); break;

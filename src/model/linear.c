@@ -39,6 +39,8 @@ struct nq_linear_work {
 #define FAST_ROWS_MAX  256
 #define FAST_BYTES_MIN (32 << 10)
 #define FAST_BYTES_MAX (1 << 20)
+/* Symbols that a thread with nothing else to do fetches ahead of time. */
+#define EXPECT_BYTES (256U << 10)
 
 /* One call: matrices that read the same input in the same basis. */
 typedef struct product {
@@ -239,6 +241,10 @@ static void product_task(void *ctx, uint64_t task, unsigned worker) {
     }
 }
 
+static bool is_fast(const nq_linear *l, const nq_linear_work *work) {
+    return l->fast != NULL && nq_fast_row_bytes(l->fast) <= work->fast_bytes;
+}
+
 /* ---- integer products ------------------------------------------------------ */
 
 static void prepare_fast_task(void *ctx, uint64_t task, unsigned worker) {
@@ -311,6 +317,21 @@ static void run_fast(product *p) {
     nq_pool_run(pool, fast_task, p, tasks);
 }
 
+/* The first task of every thread, as run_fast() will cut them, as far as a thread gets
+ * while another normalizes, rotates and rounds. */
+void nq_linear_expect(const nq_linear *const *l, unsigned count, nq_linear_work *work) {
+    if (count == 0 || !is_fast(l[0], work)) {
+        return;
+    }
+    const nq_qmat *q = l[0]->w->q;
+    uint64_t row = nq_qmat_symbol_bytes(q) / q->rows;
+    uint64_t rows = fast_tile_rows(l[0], 1, work->threads);
+    uint64_t all = nq_linear_rows(l[0]);
+    uint64_t bytes = rows * row < EXPECT_BYTES ? rows * row : EXPECT_BYTES;
+    rows = rows * work->threads <= all ? rows : 0;
+    nq_pool_expect(work->pool, q->symbols + l[0]->row0 * row, rows * row, bytes);
+}
+
 /* ---- all products -------------------------------------------------------------- */
 
 static novaq_status run_product(product *p, novaq_error *err) {
@@ -334,10 +355,6 @@ static novaq_status run_product(product *p, novaq_error *err) {
         }
     }
     return NOVAQ_OK;
-}
-
-static bool is_fast(const nq_linear *l, const nq_linear_work *work) {
-    return l->fast != NULL && nq_fast_row_bytes(l->fast) <= work->fast_bytes;
 }
 
 /* Whether a and b read their input in the same form. */

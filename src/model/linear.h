@@ -55,4 +55,8 @@ NOVAQ_CHECK novaq_status nq_linear_apply(float *const *y, const nq_linear *const
                                          const float *x, uint64_t n, nq_linear_work *work,
                                          novaq_error *err);
 
+/* Says that these matrices are the next to be applied to one token: idle threads begin
+ * to fetch them. A hint only. */
+void nq_linear_expect(const nq_linear *const *l, unsigned count, nq_linear_work *work);
+
 #endif

@@ -146,6 +146,12 @@ static void note_order(void *ctx, uint64_t task, unsigned worker) {
     o->seen[o->n++] = task;
 }
 
+static void count_once(void *ctx, uint64_t task, unsigned worker) {
+    order *all = ctx;
+    (void)worker;
+    all[task].n++;
+}
+
 static void test_without_pool(void **state) {
     (void)state;
     order o = {.n = 0};
@@ -157,6 +163,26 @@ static void test_without_pool(void **state) {
     assert_int_equal(nq_pool_threads(NULL), 1);
     nq_pool *none = NULL;
     nq_pool_close(&none);
+}
+
+/* Hints in between, also of memory that is not there, change nothing. */
+static void test_hints(void **state) {
+    (void)state;
+    enum { TASKS = 64 };
+    static const char near[4096];
+    nq_pool *pool = NULL;
+    assert_int_equal(nq_pool_open(&pool, MAX_THREADS, NULL), NOVAQ_OK);
+    nq_pool_expect(NULL, near, 64, 64);
+    for (unsigned round = 0; round < 300; round++) {
+        const void *first[] = {near, NULL, (const void *)(uintptr_t)64};
+        order all[TASKS] = {{.n = 0}};
+        nq_pool_expect(pool, first[round % 3], 1024, 1U << 20);
+        nq_pool_run(pool, count_once, all, TASKS);
+        for (unsigned i = 0; i < TASKS; i++) {
+            assert_int_equal(all[i].n, 1);
+        }
+    }
+    nq_pool_close(&pool);
 }
 
 static void test_open_close(void **state) {
@@ -174,8 +200,11 @@ static void test_open_close(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_task_once),    cmocka_unit_test(test_many_small_rounds),
-        cmocka_unit_test(test_rounds_are_ordered), cmocka_unit_test(test_without_pool),
+        cmocka_unit_test(test_every_task_once),
+        cmocka_unit_test(test_many_small_rounds),
+        cmocka_unit_test(test_rounds_are_ordered),
+        cmocka_unit_test(test_without_pool),
+        cmocka_unit_test(test_hints),
         cmocka_unit_test(test_open_close),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
