@@ -9,7 +9,7 @@
 
 #include "base/dtype.h"
 #include "format/gguf.h"
-#include "io/source.h"
+#include "io/files.h"
 
 #define NQ_MAX_RANK 8
 
@@ -38,12 +38,16 @@ typedef enum nq_format {
 
 typedef struct nq_tensors nq_tensors;
 
-/* path: a SafeTensors, GGUF, PyTorch or ONNX file (recognised by content, not by name;
- * the first file of a GGUF split opens them all), a *.index.json, or a directory
- * that holds model.safetensors, pytorch_model.bin, the index of either or exactly
- * one model file. A path that is a novaq artifact is NOVAQ_E_ARG with a message
- * saying so. */
+/* path: what io/files.h calls a locator. A SafeTensors, GGUF, PyTorch or ONNX file
+ * (recognised by content, not by name; the first file of a GGUF split opens them
+ * all), a *.index.json, or a place that holds model.safetensors, pytorch_model.bin,
+ * the index of either or exactly one model file. A path that is a novaq artifact is
+ * NOVAQ_E_ARG with a message saying so. */
 NOVAQ_CHECK novaq_status nq_tensors_open(nq_tensors **out, const char *path, novaq_error *err);
+/* The same over a place that is open; *files is taken over (and nulled) whatever
+ * happens. */
+NOVAQ_CHECK novaq_status nq_tensors_open_files(nq_tensors **out, nq_files **files,
+                                               novaq_error *err);
 void nq_tensors_close(nq_tensors **ts);
 
 nq_format nq_tensors_format(const nq_tensors *ts);
@@ -52,6 +56,12 @@ const char *nq_tensors_path(const nq_tensors *ts);
 uint64_t nq_tensors_file_bytes(const nq_tensors *ts);
 /* Directory with config.json, tokenizer.json ... of a Hugging Face model. */
 const char *nq_tensors_dir(const nq_tensors *ts);
+/* Where the tensors come from; config.json and the like are read from there, with
+ * names made by nq_tensors_beside(). Borrowed. */
+nq_files *nq_tensors_files(const nq_tensors *ts);
+/* The name of a file in the folder of the model ("sub/config.json"); nq_free(). */
+NOVAQ_CHECK novaq_status nq_tensors_beside(char **out, const nq_tensors *ts, const char *name,
+                                           novaq_error *err);
 /* GGUF metadata, or NULL for another format. */
 const nq_gguf_kv *nq_tensors_kv(const nq_tensors *ts, size_t *count);
 
@@ -71,5 +81,30 @@ NOVAQ_CHECK novaq_status nq_tensors_read(void *dst, nq_tensors *ts, const nq_ten
 /* The whole tensor as float32, t->elements values. Thread-safe. */
 NOVAQ_CHECK novaq_status nq_tensors_read_f32(float *dst, nq_tensors *ts, const nq_tensor_info *t,
                                              novaq_error *err);
+
+/* ---- reading ahead -----------------------------------------------------------
+ *
+ * Whole tensors are fetched in a given order by a thread of its own while others are at
+ * work. nq_tensors_read() and nq_tensors_read_f32() of a tensor in the list take its
+ * bytes from memory, waiting for them if they must; anything else is read directly. */
+
+/* Starts with tensors order[0..count) (copied), holding at most `bytes` of them, or one
+ * where a single one is larger. Ends what was being read ahead before. */
+NOVAQ_CHECK novaq_status nq_tensors_ahead(nq_tensors *ts, const nq_tensor_info *const *order,
+                                          size_t count, uint64_t bytes, novaq_error *err);
+/* The bytes of t will not be read again: makes room for the next. Of a tensor that was
+ * passed over in the order the thread goes on all the same. */
+void nq_tensors_release(nq_tensors *ts, const nq_tensor_info *t);
+/* Keeps the stored bytes of all tensors in memory from now on, fetched in file order
+ * where the source is remote; local files are left to the page cache. For work that
+ * reads tensors again and again. */
+NOVAQ_CHECK novaq_status nq_tensors_hold(nq_tensors *ts, novaq_error *err);
+/* What waits for bytes asks this now and then, if set (by the thread that reads); a
+ * status other than OK ends the wait with it, and transfers with it. */
+void nq_tensors_on_wait(nq_tensors *ts, novaq_status (*tick)(void *ctx, novaq_error *err),
+                        void *ctx);
+/* After everything was read: promised SHA-256 of the files. *verified: of how many
+ * files; NOVAQ_E_VERIFY names one whose content is another. */
+NOVAQ_CHECK novaq_status nq_tensors_verified(size_t *verified, nq_tensors *ts, novaq_error *err);
 
 #endif

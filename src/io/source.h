@@ -1,10 +1,12 @@
 /* source.h - a readable sequence of bytes, wherever it lives.
  *
- * Owns: the interface of file (now), http, hf and ollama (later) sources.
+ * Owns: the interface that files, http and everything built on them share.
  * Refuses: knowing formats.
  */
 #ifndef NQ_IO_SOURCE_H
 #define NQ_IO_SOURCE_H
+
+#include <stdbool.h>
 
 #include "base/status.h"
 
@@ -14,12 +16,15 @@ typedef struct nq_source_vtable {
     novaq_status (*read_at)(nq_source *s, uint64_t offset, void *dst, uint64_t len,
                             novaq_error *err);
     void (*close)(nq_source *s);
+    /* May be NULL. */
+    void (*expect)(nq_source *s, uint64_t offset, uint64_t len);
 } nq_source_vtable;
 
 struct nq_source {
     const nq_source_vtable *vt;
     char *name;    /* for messages: path or URL; owned */
     uint64_t size; /* bytes */
+    bool remote;   /* reading costs a round trip */
 };
 
 /* Opens a regular file for reading (pread; safe for concurrent read_at). */
@@ -27,6 +32,9 @@ NOVAQ_CHECK novaq_status nq_source_open_file(nq_source **out, const char *path, 
 /* Exactly len bytes at offset, or an error; never short. Thread-safe. */
 NOVAQ_CHECK novaq_status nq_source_read(nq_source *s, uint64_t offset, void *dst, uint64_t len,
                                         novaq_error *err);
+/* Says that bytes [offset, offset+len) will be read next, mostly in order, so that one
+ * request can bring them all. A hint: other reads stay correct. */
+void nq_source_expect(nq_source *s, uint64_t offset, uint64_t len);
 void nq_source_close(nq_source **s);
 
 #endif
