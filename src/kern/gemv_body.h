@@ -423,16 +423,20 @@ typedef void (*product_fn)(int32_t *y, const nq_codes *c, uint64_t row0, uint64_
     PRODUCT(k##KIND##l1d2, KIND, 1, 2, false)                                                      \
     PRODUCT(k##KIND##l2d2, KIND, 2, 2, false)                                                      \
     PRODUCT(k##KIND##l3d2, KIND, 3, 2, false)                                                      \
+    PRODUCT(k##KIND##l1d3, KIND, 1, 3, false)                                                      \
+    PRODUCT(k##KIND##l2d3, KIND, 2, 3, false)                                                      \
+    PRODUCT(k##KIND##l3d3, KIND, 3, 3, false)                                                      \
     PRODUCT(k##KIND##l1d4, KIND, 1, 4, false)                                                      \
     PRODUCT(k##KIND##l2d4, KIND, 2, 4, false)                                                      \
     PRODUCT(k##KIND##l3d4, KIND, 3, 4, false)                                                      \
     PRODUCTS_ANY(KIND)                                                                             \
     static product_fn choose##KIND(const nq_codes *c) {                                            \
-        static const product_fn fast[3][3] = {{k##KIND##l1d1, k##KIND##l2d1, k##KIND##l3d1},       \
+        static const product_fn fast[4][3] = {{k##KIND##l1d1, k##KIND##l2d1, k##KIND##l3d1},       \
                                               {k##KIND##l1d2, k##KIND##l2d2, k##KIND##l3d2},       \
+                                              {k##KIND##l1d3, k##KIND##l2d3, k##KIND##l3d3},       \
                                               {k##KIND##l1d4, k##KIND##l2d4, k##KIND##l3d4}};      \
-        bool plain = !c->wide && (c->d == 1 || c->d == 2 || c->d == 4);                            \
-        return plain ? fast[c->d / 2][c->levels - 1] : k##KIND##any;                               \
+        bool plain = !c->wide && c->d <= 4;                                                        \
+        return plain ? fast[c->d - 1][c->levels - 1] : k##KIND##any;                               \
     }
 #endif
 

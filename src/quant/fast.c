@@ -98,6 +98,7 @@ NQ_CPU_CLONES static void arrange(int8_t *out, const int8_t *in, const nq_fast *
         switch (f->d) {
         case 1: to_planes(out, in, units, 16, 1, f->plane); return;
         case 2: to_planes(out, in, units, 16, 2, f->plane); return;
+        case 3: to_planes(out, in, units, 16, 3, f->plane); return;
         case 4: to_planes(out, in, units, 16, 4, f->plane); return;
         default: to_planes(out, in, units, 16, f->d, f->plane); return;
         }
@@ -105,6 +106,7 @@ NQ_CPU_CLONES static void arrange(int8_t *out, const int8_t *in, const nq_fast *
     switch (f->d) {
     case 1: to_planes(out, in, units, 8, 1, f->plane); return;
     case 2: to_planes(out, in, units, 8, 2, f->plane); return;
+    case 3: to_planes(out, in, units, 8, 3, f->plane); return;
     case 4: to_planes(out, in, units, 8, 4, f->plane); return;
     default: to_planes(out, in, units, 8, f->d, f->plane); return;
     }
