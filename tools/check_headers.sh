@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 cc=${CC:-gcc}
 warnings=(-Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Werror)
-libraries=$(pkg-config --cflags jansson libcrypto libpcre2-8 libutf8proc openblas zlib)
+libraries=$(pkg-config --cflags jansson libcrypto libcurl libpcre2-8 libutf8proc openblas zlib)
 count=0
 failed=0
 

@@ -12,6 +12,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define IO_CHUNK ((uint64_t)1 << 30)
@@ -87,18 +88,31 @@ static novaq_status open_partial(nq_outfile *f, novaq_error *err) {
         }
         if (stat(f->partial, &named) == 0 && named.st_ino == ours.st_ino &&
             named.st_dev == ours.st_dev) {
-            break;
+            f->size = ours.st_size > 0 ? (uint64_t)ours.st_size : 0;
+            return NOVAQ_OK;
         }
         (void)close(f->fd);
         f->fd = -1;
     }
-    if (ftruncate(f->fd, 0) != 0) {
+}
+
+novaq_status nq_outfile_truncate(nq_outfile *f, uint64_t size, novaq_error *err) {
+    if (size > f->size) {
+        return nq_fail(err, NOVAQ_E_ARG, "%s: cannot grow to %llu bytes", f->partial,
+                       (unsigned long long)size);
+    }
+    int rc;
+    do {
+        rc = ftruncate(f->fd, (off_t)size);
+    } while (rc != 0 && errno == EINTR);
+    if (rc != 0) {
         return nq_fail_errno(err, NOVAQ_E_IO, errno, "%s: cannot truncate", f->partial);
     }
+    f->size = size;
     return NOVAQ_OK;
 }
 
-novaq_status nq_outfile_open(nq_outfile **out, const char *path, novaq_error *err) {
+novaq_status nq_outfile_resume(nq_outfile **out, const char *path, novaq_error *err) {
     *out = NULL;
     if (nq_path_base(path)[0] == '\0') {
         return nq_fail(err, NOVAQ_E_ARG, "\"%s\" does not name a file", path);
@@ -125,6 +139,15 @@ novaq_status nq_outfile_open(nq_outfile **out, const char *path, novaq_error *er
     }
     *out = f;
     return NOVAQ_OK;
+}
+
+novaq_status nq_outfile_open(nq_outfile **out, const char *path, novaq_error *err) {
+    NQ_TRY(nq_outfile_resume(out, path, err));
+    novaq_status st = nq_outfile_truncate(*out, 0, err);
+    if (st != NOVAQ_OK) {
+        nq_outfile_leave(out);
+    }
+    return st;
 }
 
 static novaq_status write_at(nq_outfile *f, uint64_t offset, const void *data, uint64_t len,
@@ -167,6 +190,32 @@ novaq_status nq_outfile_pwrite(nq_outfile *f, uint64_t offset, const void *data,
 }
 
 uint64_t nq_outfile_size(const nq_outfile *f) { return f->size; }
+
+novaq_status nq_outfile_read(nq_outfile *f, uint64_t offset, void *dst, uint64_t len,
+                             novaq_error *err) {
+    uint8_t *p = dst;
+    while (len > 0) {
+        ssize_t got = pread(f->fd, p, (size_t)(len < IO_CHUNK ? len : IO_CHUNK), (off_t)offset);
+        if (got < 0 && errno == EINTR) {
+            continue;
+        }
+        if (got <= 0) {
+            return nq_fail_errno(err, NOVAQ_E_IO, got < 0 ? errno : EIO,
+                                 "%s: offset %llu: cannot read back", f->partial,
+                                 (unsigned long long)offset);
+        }
+        p += got;
+        offset += (uint64_t)got;
+        len -= (uint64_t)got;
+    }
+    return NOVAQ_OK;
+}
+
+novaq_status nq_outfile_sync(nq_outfile *f, novaq_error *err) {
+    return fdatasync(f->fd) == 0
+               ? NOVAQ_OK
+               : nq_fail_errno(err, NOVAQ_E_IO, errno, "%s: cannot flush to disk", f->partial);
+}
 
 static novaq_status sync_dir(const char *dir, novaq_error *err) {
     int fd = open_retry(dir, O_RDONLY | O_DIRECTORY);
@@ -229,6 +278,15 @@ void nq_outfile_abort(nq_outfile **file) {
     (void)unlink(f->partial);
     (void)close(f->fd);
     outfile_free(f);
+}
+
+void nq_outfile_leave(nq_outfile **file) {
+    nq_outfile *f = *file;
+    *file = NULL;
+    if (f != NULL) {
+        (void)close(f->fd);
+        outfile_free(f);
+    }
 }
 
 novaq_status nq_write_file(const char *path, const void *data, size_t len, novaq_error *err) {
@@ -373,6 +431,26 @@ void nq_free_names(char **names, size_t count) {
         nq_free(names[i]);
     }
     nq_free(names);
+}
+
+uint64_t nq_space_left(const char *path) {
+    struct statvfs fs;
+    char *at = NULL;
+    char *up = NULL;
+    int rc = -1;
+    if (nq_strdup(&at, path, NULL) != NOVAQ_OK) {
+        return UINT64_MAX;
+    }
+    while ((rc = statvfs(at, &fs)) != 0 && strcmp(at, ".") != 0 && strcmp(at, "/") != 0) {
+        if (nq_path_dir(&up, at, NULL) != NOVAQ_OK) {
+            break;
+        }
+        nq_free(at);
+        at = up;
+    }
+    nq_free(at);
+    uint64_t bytes = 0;
+    return rc == 0 && nq_mul_u64(fs.f_bavail, fs.f_frsize, &bytes) ? bytes : UINT64_MAX;
 }
 
 /* ---- mapping -------------------------------------------------------------- */

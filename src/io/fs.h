@@ -15,17 +15,29 @@
 typedef struct nq_outfile nq_outfile;
 
 NOVAQ_CHECK novaq_status nq_outfile_open(nq_outfile **out, const char *path, novaq_error *err);
+/* The same, and what a run before left in the partial file stays: it is the file's
+ * first nq_outfile_size() bytes. */
+NOVAQ_CHECK novaq_status nq_outfile_resume(nq_outfile **out, const char *path, novaq_error *err);
 NOVAQ_CHECK novaq_status nq_outfile_write(nq_outfile *f, const void *data, uint64_t len,
                                           novaq_error *err);
 /* Overwrites bytes already written (headers known only at the end). */
 NOVAQ_CHECK novaq_status nq_outfile_pwrite(nq_outfile *f, uint64_t offset, const void *data,
                                            uint64_t len, novaq_error *err);
 uint64_t nq_outfile_size(const nq_outfile *f);
+/* Exactly len bytes at offset of what was written. */
+NOVAQ_CHECK novaq_status nq_outfile_read(nq_outfile *f, uint64_t offset, void *dst, uint64_t len,
+                                         novaq_error *err);
+/* Drops all bytes from size on. */
+NOVAQ_CHECK novaq_status nq_outfile_truncate(nq_outfile *f, uint64_t size, novaq_error *err);
+/* What was written so far survives a loss of power. */
+NOVAQ_CHECK novaq_status nq_outfile_sync(nq_outfile *f, novaq_error *err);
 /* fsync, close, rename to `path` (NULL: the path given at open; it may name
  * another file of the same directory), fsync the directory. Consumes *f. */
 NOVAQ_CHECK novaq_status nq_outfile_commit(nq_outfile **f, const char *path, novaq_error *err);
 /* Closes and unlinks the partial file. NULL is fine. */
 void nq_outfile_abort(nq_outfile **f);
+/* Closes; the partial file stays, for nq_outfile_resume(). NULL is fine. */
+void nq_outfile_leave(nq_outfile **f);
 
 /* The whole file, at most max bytes, NUL-terminated beyond *len. */
 NOVAQ_CHECK novaq_status nq_read_file(char **out, size_t *len, const char *path, size_t max,
@@ -48,6 +60,10 @@ NOVAQ_CHECK novaq_status nq_path_join(char **out, const char *dir, const char *n
 NOVAQ_CHECK novaq_status nq_path_dir(char **out, const char *path, novaq_error *err);
 /* Borrowed pointer to what follows the last '/'. */
 const char *nq_path_base(const char *path);
+
+/* Bytes that may still be written to the file system of path, or of the nearest
+ * folder above it that exists; UINT64_MAX when it does not say. */
+uint64_t nq_space_left(const char *path);
 
 /* A file mapped read-only. */
 typedef struct nq_map {

@@ -70,16 +70,17 @@ struct nq_exchange { /* must not move while it runs */
     size_t head_bytes;
     int status;
     bool head_done; /* of the final reply, not of a 1xx */
+    bool connected;
     bool paused;
     bool done;
     bool ended;   /* by on_head or on_body, not by the network */
     bool stalled; /* given up as too slow */
     bool big_head;
     CURLcode code;
-    uint64_t body;        /* bytes received */
-    uint64_t moved;       /* headers and body: any sign of life */
-    uint64_t marked;      /* moved at the time of mark_s */
-    double mark_s;        /* when speed was last seen to be enough; 0: not waiting */
+    uint64_t body;   /* bytes received */
+    uint64_t moved;  /* headers and body: any sign of life */
+    uint64_t marked; /* moved at the time of mark_s */
+    double mark_s;   /* when speed was last seen to be enough; 0: not waiting */
     char detail[CURL_ERROR_SIZE];
 };
 

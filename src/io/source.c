@@ -51,7 +51,7 @@ static void file_close(nq_source *s) {
     nq_free(f);
 }
 
-static const nq_source_vtable file_vtable = {file_read_at, file_close};
+static const nq_source_vtable file_vtable = {file_read_at, file_close, NULL};
 
 static novaq_status file_open(file_source *f, const char *path, novaq_error *err) {
     /* O_NONBLOCK: opening a pipe must be refused, not wait for a writer. */
@@ -92,6 +92,12 @@ novaq_status nq_source_read(nq_source *s, uint64_t offset, void *dst, uint64_t l
                        (unsigned long long)s->size);
     }
     return len == 0 ? NOVAQ_OK : s->vt->read_at(s, offset, dst, len, err);
+}
+
+void nq_source_expect(nq_source *s, uint64_t offset, uint64_t len) {
+    if (s->vt->expect != NULL && len > 0) {
+        s->vt->expect(s, offset, len);
+    }
 }
 
 void nq_source_close(nq_source **s) {
