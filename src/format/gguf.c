@@ -2,7 +2,7 @@
  *
  * Layout: "GGUF", u32 version, tensor count, key count, keys, tensor infos,
  * padding, data. Counts, lengths and dimensions are u32 in version 1 and u64
- * later. The header is read in doubling pieces because it may hold a large
+ * later. The header is read in growing pieces because it may hold a large
  * vocabulary; nothing is allocated from a count before the bytes it speaks of
  * have been seen.
  *
@@ -41,7 +41,8 @@ static novaq_status bad(const parser *p, uint64_t offset, const char *what) {
 }
 
 static novaq_status read_more(parser *p, uint64_t need) {
-    uint64_t want = p->have < FIRST_READ ? FIRST_READ : p->have * 2;
+    uint64_t step = p->have / 4 < FIRST_READ ? FIRST_READ : p->have / 4;
+    uint64_t want = p->have + step;
     if (want < need) {
         want = need;
     }

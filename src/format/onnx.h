@@ -27,6 +27,7 @@ typedef struct nq_onnx_view {
     size_t piece; /* first in nq_onnx.pieces */
     size_t pieces;
     bool transposed; /* stored as [shape[1], shape[0]] */
+    uint64_t end;    /* of the pieces, in the file; they begin at the tensor's offset */
 } nq_onnx_view;
 
 typedef struct nq_onnx_text { /* strings that stay where they are */
@@ -66,6 +67,8 @@ NOVAQ_CHECK novaq_status nq_onnx_read(void *dst, const nq_onnx *o, nq_source *sr
 NOVAQ_CHECK novaq_status nq_onnx_read_f32(float *dst, const nq_onnx *o, nq_source *src,
                                           const nq_tensor_info *t, novaq_error *err);
 
+/* Refuses locations of external data that are absolute or lead up. */
+NOVAQ_CHECK novaq_status nq_onnx_external_name(const char *location, novaq_error *err);
 /* The path of external data named by a model at `path`, symbolic links resolved.
  * Refuses absolute locations, "..", and files that really lie neither in the
  * model's folder nor beside the file that `path` links to (as in the cache of

@@ -67,14 +67,18 @@ static novaq_status check_inside(const char *found, const char *dir, const char 
     return st;
 }
 
+novaq_status nq_onnx_external_name(const char *location, novaq_error *err) {
+    return is_relative(location)
+               ? NOVAQ_OK
+               : nq_fail(err, NOVAQ_E_FORMAT,
+                         "external data \"%.200s\" is not a path inside the model's folder",
+                         location);
+}
+
 novaq_status nq_onnx_external_path(char **out, const char *path, const char *location,
                                    novaq_error *err) {
     *out = NULL;
-    if (!is_relative(location)) {
-        return nq_fail(err, NOVAQ_E_FORMAT,
-                       "external data \"%.200s\" is not a path inside the model's folder",
-                       location);
-    }
+    NQ_TRY(nq_onnx_external_name(location, err));
     char *dir = NULL;
     char *joined = NULL;
     char *found = NULL;

@@ -26,6 +26,7 @@ typedef struct nq_onnx_item {
     uint64_t at;         /* file offset of the TensorProto */
     size_t piece;        /* first in nq_onnx.pieces */
     size_t pieces;       /* 0: the data lie at info.offset */
+    uint64_t end;        /* of the pieces, in the file */
     uint32_t scope;
     uint32_t uses;      /* NQ_ONNX_* */
     size_t same;        /* index of the item this one is a copy of, or its own */

@@ -334,7 +334,7 @@ static void present(nq_onnx *o, nq_onnx_item *item, size_t *views) {
     }
     t.name = item->module;
     if (transposed || item->pieces > 0) {
-        o->views[*views] = (nq_onnx_view){item->piece, item->pieces, transposed};
+        o->views[*views] = (nq_onnx_view){item->piece, item->pieces, transposed, item->end};
         t.view = (uint32_t)++ * views;
     }
     o->tensors[o->count++] = t;

@@ -466,6 +466,7 @@ static novaq_status read_data_field(draft *d, const nq_pb_field *f, external *x,
     }
     d->data = f->number;
     d->data_at = f->at;
+    d->item.end = f->data.end;
     if (f->number == F_RAW) {
         NQ_TRY(nq_pb_expect(&d->w->pb, f, NQ_PB_BYTES, err));
         d->item.info.offset = f->data.pos;

@@ -1,19 +1,16 @@
-/* tensors.c - see tensors.h: the set itself; tensors_open.c fills it. */
+/* tensors.c - see tensors.h: the set itself; tensors_open.c fills it,
+ * tensors_read.c reads from it. */
 #include "format/tensors.h"
 
 #include <string.h>
 
 #include "base/mem.h"
-#include "format/dequant.h"
 #include "format/tensors_impl.h"
 #include "io/fs.h"
 
-/* Stored bytes converted at a time. */
-#define READ_CHUNK ((uint64_t)1 << 20)
-
 /* ---- filling -------------------------------------------------------------- */
 
-novaq_status nq_tensors_add_shard(nq_tensors *ts, nq_source *src, novaq_error *err) {
+static novaq_status add_shard(nq_tensors *ts, nq_source *src, novaq_error *err) {
     novaq_status st = nq_grow(&ts->shards, ts->shard_count, (uint64_t)ts->shard_count + 1,
                               sizeof *ts->shards, err);
     if (st != NOVAQ_OK) {
@@ -22,6 +19,16 @@ novaq_status nq_tensors_add_shard(nq_tensors *ts, nq_source *src, novaq_error *e
     }
     ts->shards[ts->shard_count++].src = src;
     return NOVAQ_OK;
+}
+
+novaq_status nq_tensors_open_shard(nq_tensors *ts, const char *name, novaq_error *err) {
+    nq_source *src = NULL;
+    if (ts->files == NULL) {
+        return nq_fail(err, NOVAQ_E_ARG, "%s: its further file \"%.200s\" is not at hand", ts->path,
+                       name);
+    }
+    NQ_TRY(nq_files_source(&src, ts->files, name, err));
+    return add_shard(ts, src, err);
 }
 
 novaq_status nq_tensors_add(nq_tensors *ts, const nq_tensor_info *list, size_t count,
@@ -69,30 +76,59 @@ static novaq_status build_index(nq_tensors *ts, novaq_error *err) {
                                    ts->path, twice);
 }
 
-novaq_status nq_tensors_open(nq_tensors **out, const char *path, novaq_error *err) {
+/* ---- opening and closing ----------------------------------------------------- */
+
+static novaq_status fill(nq_tensors *ts, nq_source **src, novaq_error *err) {
+    if (*src != NULL) {
+        nq_source *s = *src;
+        *src = NULL;
+        NQ_TRY(add_shard(ts, s, err));
+        NQ_TRY(nq_strdup(&ts->model, nq_path_base(ts->path), err));
+        NQ_TRY(nq_strdup(&ts->folder, "", err));
+    }
+    NQ_TRY(nq_tensors_load(ts, err));
+    return build_index(ts, err);
+}
+
+/* path: for messages; of files and src one is there, and taken over. */
+static novaq_status open_over(nq_tensors **out, const char *path, nq_files **files, nq_source **src,
+                              novaq_error *err) {
     *out = NULL;
     nq_tensors *ts = NULL;
-    char *found = NULL;
-    NQ_TRY(nq_alloc(&ts, 1, sizeof *ts, err));
-    novaq_status st = nq_strdup(&ts->path, path, err);
+    novaq_status st = nq_alloc(&ts, 1, sizeof *ts, err);
     if (st == NOVAQ_OK) {
-        st = nq_is_dir(path) ? nq_tensors_locate(&found, path, err) : nq_strdup(&found, path, err);
+        ts->files = *files;
+        *files = NULL;
+        st = nq_strdup(&ts->path, path, err);
     }
     if (st == NOVAQ_OK) {
-        st = nq_path_dir(&ts->dir, found, err);
+        st = fill(ts, src, err);
     }
-    if (st == NOVAQ_OK) {
-        st = nq_tensors_load(ts, found, err);
-    }
-    if (st == NOVAQ_OK) {
-        st = build_index(ts, err);
-    }
-    nq_free(found);
+    nq_source_close(src);
+    nq_files_close(files);
     if (st != NOVAQ_OK) {
         nq_tensors_close(&ts);
     }
     *out = ts;
     return st;
+}
+
+novaq_status nq_tensors_open(nq_tensors **out, const char *path, novaq_error *err) {
+    nq_files *files = NULL;
+    nq_source *none = NULL;
+    *out = NULL;
+    NQ_TRY(nq_files_open(&files, path, err));
+    return open_over(out, path, &files, &none, err);
+}
+
+novaq_status nq_tensors_open_files(nq_tensors **out, nq_files **files, novaq_error *err) {
+    nq_source *none = NULL;
+    return open_over(out, nq_files_locator(*files), files, &none, err);
+}
+
+novaq_status nq_tensors_open_source(nq_tensors **out, nq_source **src, novaq_error *err) {
+    nq_files *none = NULL;
+    return open_over(out, (*src)->name, &none, src, err);
 }
 
 void nq_tensors_close(nq_tensors **tensors) {
@@ -101,6 +137,10 @@ void nq_tensors_close(nq_tensors **tensors) {
     if (ts == NULL) {
         return;
     }
+    if (ts->ahead != NULL && ts->files != NULL) {
+        nq_files_stop(ts->files); /* what is on its way is not waited for */
+    }
+    nq_ahead_close(&ts->ahead);
     for (uint32_t i = 0; i < ts->shard_count; i++) {
         nq_safetensors_free(&ts->shards[i].st);
         nq_gguf_free(&ts->shards[i].gguf);
@@ -108,11 +148,14 @@ void nq_tensors_close(nq_tensors **tensors) {
         nq_source_close(&ts->shards[i].src);
     }
     nq_onnx_free(&ts->onnx);
+    nq_files_close(&ts->files);
     nq_free(ts->shards);
     nq_free(ts->tensors);
     nq_free(ts->by_name);
     nq_free(ts->turned);
     nq_free(ts->dir);
+    nq_free(ts->folder);
+    nq_free(ts->model);
     nq_free(ts->path);
     nq_free(ts);
 }
@@ -132,6 +175,20 @@ uint64_t nq_tensors_file_bytes(const nq_tensors *ts) {
 }
 
 const char *nq_tensors_dir(const nq_tensors *ts) { return ts->dir; }
+
+nq_files *nq_tensors_files(const nq_tensors *ts) { return ts->files; }
+
+novaq_status nq_tensors_beside(char **out, const nq_tensors *ts, const char *name,
+                               novaq_error *err) {
+    return ts->folder[0] == '\0' ? nq_strdup(out, name, err)
+                                 : nq_path_join(out, ts->folder, name, err);
+}
+
+novaq_status nq_tensors_sibling(char **out, const nq_tensors *ts, const char *name,
+                                novaq_error *err) {
+    int folder = (int)(nq_path_base(ts->model) - ts->model);
+    return nq_asprintf(out, err, "%.*s%s", folder, ts->model, name);
+}
 
 const nq_gguf_kv *nq_tensors_kv(const nq_tensors *ts, size_t *count) {
     bool gguf = ts->format == NQ_FORMAT_GGUF;
@@ -173,49 +230,4 @@ novaq_status nq_tensors_transpose(nq_tensors *ts, size_t i, novaq_error *err) {
     t->shape[1] = rows;
     t->strides = strides;
     return NOVAQ_OK;
-}
-
-/* ---- reading -------------------------------------------------------------- */
-
-novaq_status nq_tensors_read(void *dst, nq_tensors *ts, const nq_tensor_info *t, uint64_t offset,
-                             uint64_t len, novaq_error *err) {
-    if (offset > t->bytes || len > t->bytes - offset) {
-        return nq_fail(err, NOVAQ_E_ARG,
-                       "%s: tensor \"%.200s\": %llu bytes at %llu wanted, it has %llu", ts->path,
-                       t->name, (unsigned long long)len, (unsigned long long)offset,
-                       (unsigned long long)t->bytes);
-    }
-    nq_source *src = ts->shards[t->file].src;
-    if (t->view != 0) {
-        return nq_onnx_read(dst, &ts->onnx, src, t, offset, len, err);
-    }
-    if (t->strides != NULL && len > 0) {
-        return nq_torch_gather(dst, ts->shards[t->file].src, t, offset, len, err);
-    }
-    /* An empty tensor may be placed beyond the end of its file. */
-    return len == 0 ? NOVAQ_OK : nq_source_read(src, t->offset + offset, dst, len, err);
-}
-
-novaq_status nq_tensors_read_f32(float *dst, nq_tensors *ts, const nq_tensor_info *t,
-                                 novaq_error *err) {
-    if (t->view != 0) {
-        return nq_onnx_read_f32(dst, &ts->onnx, ts->shards[t->file].src, t, err);
-    }
-    const nq_dtype_info *d = nq_dtype_get(t->dtype);
-    /* With strides, any part of it may lie all over its storage: at once, then. */
-    uint64_t step = t->strides != NULL ? t->bytes : READ_CHUNK / d->bytes * d->bytes;
-    uint8_t *raw = NULL;
-    NQ_TRY(nq_alloc_raw(&raw, step < t->bytes ? step : t->bytes, 1, err));
-    novaq_status st = NOVAQ_OK;
-    for (uint64_t at = 0; st == NOVAQ_OK && at < t->bytes; at += step) {
-        uint64_t len = t->bytes - at < step ? t->bytes - at : step;
-        st = nq_tensors_read(raw, ts, t, at, len, err);
-        if (st == NOVAQ_OK) {
-            uint64_t n = len / d->bytes * d->block;
-            nq_dequantize(dst, t->dtype, raw, n);
-            dst += n;
-        }
-    }
-    nq_free(raw);
-    return st;
 }

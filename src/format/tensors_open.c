@@ -1,8 +1,8 @@
-/* tensors_open.c - from a path to a filled nq_tensors.
+/* tensors_open.c - from a file to a filled nq_tensors.
  *
- * Owns: recognising files by content, index.json, GGUF splits, what a directory
- * stands for. Refuses: shard names that are not plain file names, artifacts
- * (which are no source), anything it would have to guess.
+ * Owns: recognising files by content, index.json, GGUF splits. Headers of remote files
+ * are read through a cache of small blocks, which goes when they have been read.
+ * Refuses: shard names that are not plain file names, artifacts (which are no source).
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,10 +11,12 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "format/tensors_impl.h"
+#include "io/cached.h"
 #include "io/fs.h"
 
 #define INDEX_MAX  ((size_t)64 << 20) /* bytes of an index.json */
 #define SHARDS_MAX 100000
+#define HEAD_USUAL ((uint64_t)64 << 10) /* bytes of most SafeTensors headers */
 
 typedef enum kind {
     KIND_UNKNOWN,
@@ -29,19 +31,6 @@ static bool ends_with(const char *s, const char *end) {
     size_t n = strlen(s);
     size_t m = strlen(end);
     return n >= m && strcmp(s + n - m, end) == 0;
-}
-
-static novaq_status is_artifact(const char *path, novaq_error *err) {
-    return nq_fail(
-        err, NOVAQ_E_ARG,
-        "%s: this is a novaq artifact, already compressed; a source model is needed here "
-        "(novaq export makes one from an artifact)",
-        path);
-}
-
-static bool is_pytorch_name(const char *path) {
-    return ends_with(path, ".pt") || ends_with(path, ".pth") || ends_with(path, ".bin") ||
-           ends_with(path, ".ckpt");
 }
 
 /* ---- recognising ---------------------------------------------------------- */
@@ -99,23 +88,38 @@ static novaq_status recognise(kind *out, nq_source *src, novaq_error *err) {
 
 /* ---- single files --------------------------------------------------------- */
 
-/* Opens dir/name (or name alone when dir is NULL) as a further shard. */
-static novaq_status open_shard(nq_tensors *ts, const char *dir, const char *name,
-                               novaq_error *err) {
-    char *path = NULL;
-    NQ_TRY(dir == NULL ? nq_strdup(&path, name, err) : nq_path_join(&path, dir, name, err));
-    nq_source *src = NULL;
-    novaq_status st = nq_source_open_file(&src, path, err);
-    nq_free(path);
-    return st == NOVAQ_OK ? nq_tensors_add_shard(ts, src, err) : st;
+/* Calls fn with what the header of the last shard is to be read from. */
+typedef novaq_status (*input_fn)(void *ctx, nq_tensors *ts, nq_source *in, novaq_error *err);
+
+static novaq_status with_input(nq_tensors *ts, input_fn fn, void *ctx, novaq_error *err) {
+    nq_source *src = ts->shards[ts->shard_count - 1].src;
+    nq_source *cache = NULL;
+    if (!src->remote) {
+        return fn(ctx, ts, src, err);
+    }
+    NQ_TRY(nq_cached_open(&cache, src, err));
+    nq_source_expect(cache, 0, src->size < HEAD_USUAL ? src->size : HEAD_USUAL);
+    novaq_status st = fn(ctx, ts, cache, err);
+    nq_source_close(&cache);
+    return st;
 }
 
-static novaq_status load_safetensors(nq_tensors *ts, nq_keep_fn keep, void *ctx, novaq_error *err) {
+/* Opens a file beside the first one as a further shard. */
+static novaq_status open_sibling(nq_tensors *ts, const char *name, novaq_error *err) {
+    char *full = NULL;
+    NQ_TRY(nq_tensors_sibling(&full, ts, name, err));
+    novaq_status st = nq_tensors_open_shard(ts, full, err);
+    nq_free(full);
+    return st;
+}
+
+static novaq_status load_safetensors(nq_tensors *ts, nq_source *in, nq_keep_fn keep, void *ctx,
+                                     novaq_error *err) {
     nq_shard *s = &ts->shards[ts->shard_count - 1];
     ts->format = NQ_FORMAT_SAFETENSORS;
-    NQ_TRY(nq_safetensors_parse(&s->st, s->src, err));
+    NQ_TRY(nq_safetensors_parse(&s->st, in, err));
     if (s->st.is_artifact) {
-        return is_artifact(s->src->name, err);
+        return nq_tensors_is_artifact(s->src->name, err);
     }
     NQ_TRY(nq_tensors_add(ts, s->st.tensors, s->st.count, keep, ctx, err));
     nq_free(s->st.tensors); /* now in the set; a hostile header makes many */
@@ -124,10 +128,11 @@ static novaq_status load_safetensors(nq_tensors *ts, nq_keep_fn keep, void *ctx,
     return NOVAQ_OK;
 }
 
-static novaq_status load_torch(nq_tensors *ts, nq_keep_fn keep, void *ctx, novaq_error *err) {
+static novaq_status load_torch(nq_tensors *ts, nq_source *in, nq_keep_fn keep, void *ctx,
+                               novaq_error *err) {
     nq_shard *s = &ts->shards[ts->shard_count - 1];
     ts->format = NQ_FORMAT_PYTORCH;
-    NQ_TRY(nq_torch_parse(&s->torch, s->src, err));
+    NQ_TRY(nq_torch_parse(&s->torch, in, err));
     NQ_TRY(nq_tensors_add(ts, s->torch.tensors, s->torch.count, keep, ctx, err));
     nq_free(s->torch.tensors); /* now in the set; names and strides stay */
     s->torch.tensors = NULL;
@@ -161,16 +166,21 @@ static novaq_status split_prefix(char **out, const char *path, int64_t count, no
     return nq_strndup(out, base, strlen(base) - strlen(tail), err);
 }
 
+static novaq_status parse_part(void *ctx, nq_tensors *ts, nq_source *in, novaq_error *err) {
+    (void)ctx;
+    return nq_gguf_parse(&ts->shards[ts->shard_count - 1].gguf, in, err);
+}
+
 static novaq_status load_split_part(nq_tensors *ts, const char *prefix, int64_t no, int64_t count,
                                     novaq_error *err) {
     char *name = NULL;
     NQ_TRY(nq_asprintf(&name, err, "%s-%05lld-of-%05lld.gguf", prefix, (long long)no + 1,
                        (long long)count));
-    novaq_status st = open_shard(ts, ts->dir, name, err);
+    novaq_status st = open_sibling(ts, name, err);
     nq_free(name);
     NQ_TRY(st);
     nq_shard *s = &ts->shards[ts->shard_count - 1];
-    NQ_TRY(nq_gguf_parse(&s->gguf, s->src, err));
+    NQ_TRY(with_input(ts, parse_part, NULL, err));
     int64_t its_no = 0;
     int64_t its_count = 0;
     NQ_TRY(split_key(&its_no, s, "split.no", -1, err));
@@ -202,10 +212,10 @@ static novaq_status load_split(nq_tensors *ts, int64_t count, novaq_error *err) 
     return st;
 }
 
-static novaq_status load_gguf(nq_tensors *ts, novaq_error *err) {
+static novaq_status load_gguf(nq_tensors *ts, nq_source *in, novaq_error *err) {
     nq_shard *s = &ts->shards[0];
     ts->format = NQ_FORMAT_GGUF;
-    NQ_TRY(nq_gguf_parse(&s->gguf, s->src, err));
+    NQ_TRY(nq_gguf_parse(&s->gguf, in, err));
     NQ_TRY(nq_tensors_add(ts, s->gguf.tensors, s->gguf.tensor_count, NULL, NULL, err));
     int64_t no = 0;
     int64_t count = 0;
@@ -294,11 +304,11 @@ static novaq_status missing_tensor(const nq_tensors *ts, const char *path, const
 }
 
 /* The last shard, whichever of the two formats that have indices it is in. */
-static novaq_status load_mapped(nq_tensors *ts, mapped *m, novaq_error *err) {
+static novaq_status load_mapped(void *ctx, nq_tensors *ts, nq_source *in, novaq_error *err) {
     kind k = KIND_UNKNOWN;
-    NQ_TRY(recognise(&k, ts->shards[ts->shard_count - 1].src, err));
-    return k == KIND_PYTORCH ? load_torch(ts, keep_mapped, m, err)
-                             : load_safetensors(ts, keep_mapped, m, err);
+    NQ_TRY(recognise(&k, in, err));
+    return k == KIND_PYTORCH ? load_torch(ts, in, keep_mapped, ctx, err)
+                             : load_safetensors(ts, in, keep_mapped, ctx, err);
 }
 
 static novaq_status load_shards(nq_tensors *ts, const char *path, const json_t *map,
@@ -308,27 +318,34 @@ static novaq_status load_shards(nq_tensors *ts, const char *path, const json_t *
     }
     for (size_t i = 0; i < count; i++) {
         mapped m = {map, files[i].name};
-        NQ_TRY(open_shard(ts, ts->dir, files[i].name, err));
+        NQ_TRY(open_sibling(ts, files[i].name, err));
         /* Tensors that the map leaves out are ignored, as Hugging Face does:
          * they are remnants (tied weights, buffers) that no model asks for. */
-        NQ_TRY(load_mapped(ts, &m, err));
+        NQ_TRY(with_input(ts, load_mapped, &m, err));
     }
     return ts->count == json_object_size(map) ? NOVAQ_OK : missing_tensor(ts, path, map, err);
 }
 
-static novaq_status load_index(nq_tensors *ts, const char *path, novaq_error *err) {
-    char *text = NULL;
-    size_t len = 0;
-    json_t *root = NULL;
+/* The text of the first shard, which is none but an index. */
+static novaq_status read_index(nq_tensors *ts, char **text, size_t *len, novaq_error *err) {
+    nq_source *src = ts->shards[0].src;
+    if (src->size > INDEX_MAX) {
+        return nq_fail(err, NOVAQ_E_FORMAT, "%s: offset 0: larger than %zu bytes", src->name,
+                       INDEX_MAX);
+    }
+    NQ_TRY(nq_alloc_raw(text, src->size, 1, err));
+    *len = (size_t)src->size;
+    return nq_source_read(src, 0, *text, src->size, err);
+}
+
+static novaq_status follow_index(nq_tensors *ts, const char *path, json_t *root, novaq_error *err) {
     nq_name *files = NULL;
     size_t count = 0;
     const json_t *map = NULL;
-    NQ_TRY(nq_read_file(&text, &len, path, INDEX_MAX, err));
-    novaq_status st = nq_json_parse_object(&root, path, text, len, err);
-    nq_free(text);
-    if (st == NOVAQ_OK && json_object_get(root, "chunks") != NULL &&
+    novaq_status st = NOVAQ_OK;
+    if (json_object_get(root, "chunks") != NULL &&
         json_object_get(root, "schema_version") != NULL) {
-        st = is_artifact(path, err);
+        st = nq_tensors_is_artifact(path, err);
     }
     if (st == NOVAQ_OK) {
         st = nq_json_get_object(&map, root, "weight_map", path, err);
@@ -340,136 +357,58 @@ static novaq_status load_index(nq_tensors *ts, const char *path, novaq_error *er
         st = load_shards(ts, path, map, files, count, err);
     }
     nq_free(files);
+    return st;
+}
+
+static novaq_status load_index(nq_tensors *ts, novaq_error *err) {
+    char *text = NULL;
+    char *path = NULL;
+    size_t len = 0;
+    json_t *root = NULL;
+    novaq_status st = read_index(ts, &text, &len, err);
+    if (st == NOVAQ_OK) {
+        st = nq_strdup(&path, ts->shards[0].src->name, err);
+    }
+    nq_source_close(&ts->shards[0].src);
+    ts->shard_count = 0;
+    if (st == NOVAQ_OK) {
+        st = nq_json_parse_object(&root, path, text, len, err);
+    }
+    if (st == NOVAQ_OK) {
+        st = follow_index(ts, path, root, err);
+    }
     json_decref(root);
+    nq_free(path);
+    nq_free(text);
     return st;
 }
 
 /* ---- entry ---------------------------------------------------------------- */
 
-novaq_status nq_tensors_load(nq_tensors *ts, const char *path, novaq_error *err) {
-    NQ_TRY(open_shard(ts, NULL, path, err));
-    kind k = KIND_UNKNOWN;
-    NQ_TRY(recognise(&k, ts->shards[0].src, err));
+static novaq_status load_kind(nq_tensors *ts, nq_source *in, kind k, novaq_error *err) {
     switch (k) {
-    case KIND_SAFETENSORS: return load_safetensors(ts, NULL, NULL, err);
-    case KIND_GGUF: return load_gguf(ts, err);
-    case KIND_JSON:
-        nq_source_close(&ts->shards[0].src); /* the index is no shard */
-        ts->shard_count = 0;
-        return load_index(ts, path, err);
-    case KIND_ONNX: return nq_tensors_load_onnx(ts, err);
-    case KIND_PYTORCH: return load_torch(ts, NULL, NULL, err);
+    case KIND_SAFETENSORS: return load_safetensors(ts, in, NULL, NULL, err);
+    case KIND_GGUF: return load_gguf(ts, in, err);
+    case KIND_JSON: return load_index(ts, err);
+    case KIND_ONNX: return nq_tensors_load_onnx(ts, in, err);
+    case KIND_PYTORCH: return load_torch(ts, in, NULL, NULL, err);
     case KIND_UNKNOWN: break;
     }
     return nq_fail(err, NOVAQ_E_FORMAT, "%s: offset 0: neither SafeTensors, GGUF, PyTorch nor ONNX",
-                   path);
+                   in->name);
 }
 
-/* ---- directories ---------------------------------------------------------- */
-
-static bool in_dir(const char *dir, const char *name) {
-    char *path = NULL;
-    bool there = nq_path_join(&path, dir, name, NULL) == NOVAQ_OK && nq_is_file(path);
-    nq_free(path);
-    return there;
+static novaq_status recognise_and_load(void *ctx, nq_tensors *ts, nq_source *in, novaq_error *err) {
+    kind k = KIND_UNKNOWN;
+    (void)ctx;
+    NQ_TRY(recognise(&k, in, err));
+    return load_kind(ts, in, k, err);
 }
 
-/* The "-00001" of a name like "m-00001-of-00003.gguf", or NULL. */
-static const char *part_number(const char *name) {
-    const char *of = strstr(name, "-of-");
-    if (of == NULL || of - name < 6 || of[-6] != '-' || strspn(of - 5, "0123456789") != 5) {
-        return NULL;
+novaq_status nq_tensors_load(nq_tensors *ts, novaq_error *err) {
+    if (ts->files != NULL) {
+        NQ_TRY(nq_tensors_locate(ts, err));
+        NQ_TRY(nq_tensors_open_shard(ts, ts->model, err));
     }
-    return of - 6;
-}
-
-/* A file that starts a model; later parts of a GGUF split do not, nor do
- * SafeTensors shards "-00001-of-00002" (their index does). */
-static bool starts_model(const char *name) {
-    const char *part = part_number(name);
-    if (name[0] == '.') {
-        return false;
-    }
-    if (ends_with(name, ".gguf")) {
-        return part == NULL || strncmp(part, "-00001", 6) == 0;
-    }
-    return ends_with(name, ".safetensors.index.json") ||
-           (ends_with(name, ".safetensors") && part == NULL);
-}
-
-/* The same for PyTorch, which counts where no such file is there: what training
- * leaves beside a model (optimizer.pt, rng_state.pth, training_args.bin) does not. */
-static bool starts_torch_model(const char *name) {
-    static const char *const beside[] = {"optimizer", "scheduler", "rng_state", "scaler",
-                                         "training_args"};
-    for (size_t i = 0; i < sizeof beside / sizeof beside[0]; i++) {
-        if (strncmp(name, beside[i], strlen(beside[i])) == 0) {
-            return false;
-        }
-    }
-    if (name[0] == '.' || part_number(name) != NULL) {
-        return false;
-    }
-    return is_pytorch_name(name) || ends_with(name, ".bin.index.json");
-}
-
-/* The first file that starts a model, or NULL; *second: another one. */
-static const char *first_model(const char **second, char *const *names, size_t count,
-                               const char *dir, bool (*starts)(const char *)) {
-    const char *first = NULL;
-    *second = NULL;
-    for (size_t i = 0; i < count; i++) {
-        if (!starts(names[i]) || !in_dir(dir, names[i])) {
-            continue;
-        }
-        if (first == NULL) {
-            first = names[i];
-        } else if (*second == NULL) {
-            *second = names[i];
-        }
-    }
-    return first;
-}
-
-static novaq_status only_model(char **out, const char *dir, novaq_error *err) {
-    char **names = NULL;
-    size_t count = 0;
-    NQ_TRY(nq_list_dir(&names, &count, dir, err));
-    const char *second = NULL;
-    const char *first = first_model(&second, names, count, dir, starts_model);
-    if (first == NULL) {
-        first = first_model(&second, names, count, dir, starts_torch_model);
-    }
-    novaq_status st;
-    if (first == NULL) {
-        st = nq_tensors_locate_onnx(out, dir, err);
-        if (st == NOVAQ_OK && *out == NULL) {
-            st = nq_fail(err, NOVAQ_E_ARG,
-                         "%s: no .safetensors, .safetensors.index.json, .gguf, PyTorch file or "
-                         ".onnx in it",
-                         dir);
-        }
-    } else if (second != NULL) {
-        st = nq_fail(err, NOVAQ_E_ARG, "%s: holds several models (%.100s, %.100s): name one", dir,
-                     first, second);
-    } else {
-        st = nq_path_join(out, dir, first, err);
-    }
-    nq_free_names(names, count);
-    return st;
-}
-
-novaq_status nq_tensors_locate(char **out, const char *dir, novaq_error *err) {
-    static const char *const usual[] = {"model.safetensors", "model.safetensors.index.json",
-                                        "pytorch_model.bin", "pytorch_model.bin.index.json"};
-    *out = NULL;
-    for (size_t i = 0; i < sizeof usual / sizeof usual[0]; i++) {
-        if (in_dir(dir, usual[i])) {
-            return nq_path_join(out, dir, usual[i], err);
-        }
-    }
-    if (in_dir(dir, "manifest.json")) {
-        return is_artifact(dir, err);
-    }
-    return only_model(out, dir, err);
+    return with_input(ts, recognise_and_load, NULL, err);
 }

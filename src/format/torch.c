@@ -10,6 +10,8 @@
 
 #define SMALL_RECORD 64U /* bytes of records such as "byteorder" */
 #define REPEATS_MAX  64U /* how often tensors may show a byte of the file, on average */
+/* torch.save() begins the bytes of every record at a multiple of this. */
+#define TORCH_ALIGNMENT 64U
 
 /* ---- from views to tensors ------------------------------------------------ */
 
@@ -60,7 +62,6 @@ novaq_status nq_torch_finish(nq_torch *out, nq_torch_views *views, nq_source *sr
                              nq_torch_find_fn find, void *ctx, novaq_error *err) {
     size_t len = 0;
     uint64_t total = 0;
-    *out = (nq_torch){.count = 0};
     NQ_TRY(nq_buf_take(&views->text, &out->names, &len, err));
     NQ_TRY(nq_alloc(&out->tensors, views->count, sizeof *out->tensors, err));
     NQ_TRY(nq_alloc(&out->strides, views->count * NQ_MAX_RANK, sizeof *out->strides, err));
@@ -78,6 +79,7 @@ typedef struct archive {
     const char *root; /* of its names, up to the '/', not NUL-terminated */
     size_t root_len;
     uint64_t *offsets; /* of each record's bytes, 0 = not looked up yet */
+    uint64_t *looks;   /* (records) nq_torch_claim.look where that was assumed, else 0 */
 } archive;
 
 /* The record root/name, or NULL. */
@@ -157,11 +159,34 @@ static novaq_status find_in_zip(void *ctx, uint64_t *offset, const char *key, ui
                        a->src->name, (unsigned long long)e->header, key, (unsigned long long)bytes,
                        (unsigned long long)e->size);
     }
-    uint64_t *known = &a->offsets[e - a->zip.entries];
-    if (*known == 0) {
+    size_t i = (size_t)(e - a->zip.entries);
+    uint64_t *known = &a->offsets[i];
+    if (*known == 0 &&
+        !(a->src->remote && nq_zip_assume(known, &a->looks[i], &a->zip, e, TORCH_ALIGNMENT))) {
         NQ_TRY(nq_zip_locate(known, &a->zip, e, a->src, err));
     }
     *offset = *known;
+    return NOVAQ_OK;
+}
+
+/* What was assumed, to be proved when it is read. */
+static novaq_status keep_claims(nq_torch *out, archive *a, novaq_error *err) {
+    for (size_t i = 0; i < a->zip.count; i++) {
+        const nq_zip_entry *e = &a->zip.entries[i];
+        if (a->looks[i] == 0) {
+            continue;
+        }
+        nq_torch_claim claim = {.head = e->header,
+                                .look = a->looks[i],
+                                .data = a->offsets[i],
+                                .bytes = e->size,
+                                .says = i};
+        NQ_TRY(nq_torch_claim_add(out, &claim, err));
+    }
+    if (out->claim_count > 0) {
+        out->zip = a->zip;
+        a->zip = (nq_zip){.count = 0};
+    }
     return NOVAQ_OK;
 }
 
@@ -169,6 +194,7 @@ static novaq_status parse_records(nq_torch *out, archive *a, novaq_error *err) {
     NQ_TRY(find_root(a, err));
     NQ_TRY(check_order(a, err));
     NQ_TRY(nq_alloc(&a->offsets, a->zip.count, sizeof *a->offsets, err));
+    NQ_TRY(nq_alloc(&a->looks, a->zip.count, sizeof *a->looks, err));
     const nq_zip_entry *e = find_record(a, "data.pkl");
     if (e == NULL) {
         return nq_fail(err, NOVAQ_E_MEMORY, "%s: out of memory", a->src->name);
@@ -189,6 +215,9 @@ static novaq_status parse_records(nq_torch *out, archive *a, novaq_error *err) {
     if (st == NOVAQ_OK) {
         st = nq_torch_finish(out, &views, a->src, find_in_zip, a, err);
     }
+    if (st == NOVAQ_OK) {
+        st = keep_claims(out, a, err);
+    }
     nq_torch_drop(&views);
     nq_pickle_free(&tree.pickle);
     nq_free(data);
@@ -200,6 +229,7 @@ static novaq_status parse_zip(nq_torch *out, nq_source *src, novaq_error *err) {
     NQ_TRY(nq_zip_open(&a.zip, src, err));
     novaq_status st = parse_records(out, &a, err);
     nq_free(a.offsets);
+    nq_free(a.looks);
     nq_zip_close(&a.zip);
     return st;
 }
@@ -222,5 +252,7 @@ void nq_torch_free(nq_torch *t) {
     nq_free(t->tensors);
     nq_free(t->names);
     nq_free(t->strides);
+    nq_free(t->claims);
+    nq_zip_close(&t->zip);
     *t = (nq_torch){.count = 0};
 }

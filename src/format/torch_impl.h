@@ -71,6 +71,10 @@ NOVAQ_CHECK novaq_status nq_torch_finish(nq_torch *out, nq_torch_views *views, n
 NOVAQ_CHECK novaq_status nq_torch_judge(nq_torch_view *v, bool *plain, const char *name,
                                         const nq_source *src, novaq_error *err);
 
+/* One more claim; those of a file come in its order. */
+NOVAQ_CHECK novaq_status nq_torch_claim_add(nq_torch *o, const nq_torch_claim *claim,
+                                            novaq_error *err);
+
 NOVAQ_CHECK novaq_status nq_torch_parse_legacy(nq_torch *out, nq_source *src, novaq_error *err);
 
 #endif

@@ -32,9 +32,11 @@ typedef struct stream {
     nq_source *src;
     nq_torch_tree trees[PICKLES];
     uint8_t *window;
-    uint64_t end; /* of the last pickle */
-    nq_buf text;  /* keys */
-    stored *list; /* sorted by key */
+    uint64_t have; /* bytes of the file in the window */
+    uint64_t end;  /* of the last pickle */
+    nq_torch *out; /* where claims go */
+    nq_buf text;   /* keys */
+    stored *list;  /* sorted by key */
     size_t count;
 } stream;
 
@@ -54,8 +56,9 @@ static void drop_trees(stream *s) {
 /* All pickles from a window of len bytes; *cut when it is too short. */
 static novaq_status read_window(stream *s, uint64_t len, bool *cut, novaq_error *err) {
     s->end = 0;
-    NQ_TRY(nq_alloc_raw(&s->window, len, 1, err));
-    NQ_TRY(nq_source_read(s->src, 0, s->window, len, err));
+    NQ_TRY(nq_grow(&s->window, s->have, len, 1, err));
+    NQ_TRY(nq_source_read(s->src, s->have, s->window + s->have, len - s->have, err));
+    s->have = len;
     for (int i = 0; i < PICKLES; i++) {
         nq_torch_tree *t = &s->trees[i];
         novaq_status st =
@@ -77,8 +80,6 @@ static novaq_status read_pickles(stream *s, novaq_error *err) {
             return st;
         }
         drop_trees(s);
-        nq_free(s->window);
-        s->window = NULL;
         len = len * 4 < most ? len * 4 : most;
     }
 }
@@ -176,9 +177,27 @@ static stored *find_key(const stream *s, const char *key, size_t len) {
     return NULL;
 }
 
+/* The count of elements that stands at `at`: looked at now, or when the elements are
+ * fetched where each look costs a round trip. */
+static novaq_status check_count(const stream *s, const stored *one, uint64_t at, novaq_error *err) {
+    uint8_t raw[8];
+    nq_torch_claim claim = {.head = at,
+                            .look = sizeof raw,
+                            .data = at + sizeof raw,
+                            .bytes = one->bytes,
+                            .says = one->bytes / one->element};
+    if (s->src->remote && s->src->size - at >= sizeof raw) {
+        return nq_torch_claim_add(s->out, &claim, err);
+    }
+    NQ_TRY(nq_source_read(s->src, at, raw, sizeof raw, err));
+    nq_cursor c = nq_cursor_init(s->src->name, raw, sizeof raw, at);
+    return nq_cursor_u64(&c) == claim.says
+               ? NOVAQ_OK
+               : bad(s, at, "a storage has another size than its tensors say", err);
+}
+
 static novaq_status place(const stream *s, uint64_t *at, const nq_pickle_node *key,
                           novaq_error *err) {
-    uint8_t raw[8];
     stored *one = key->kind == NQ_PICKLE_K_TEXT && key->count > 0 &&
                           memchr(key->u.text, 0, key->count) == NULL
                       ? find_key(s, key->u.text, key->count)
@@ -187,12 +206,8 @@ static novaq_status place(const stream *s, uint64_t *at, const nq_pickle_node *k
         return bad(s, s->trees[P_KEYS].base + key->at,
                    one == NULL ? "a storage key that no tensor has" : "a storage key twice", err);
     }
-    NQ_TRY(nq_source_read(s->src, *at, raw, sizeof raw, err));
-    nq_cursor c = nq_cursor_init(s->src->name, raw, sizeof raw, *at);
-    if (nq_cursor_u64(&c) != one->bytes / one->element) {
-        return bad(s, *at, "a storage has another size than its tensors say", err);
-    }
-    *at += sizeof raw;
+    NQ_TRY(check_count(s, one, *at, err));
+    *at += sizeof(uint64_t);
     if (one->bytes > s->src->size - *at) {
         return bad(s, *at, "a storage reaches beyond the end of the file", err);
     }
@@ -254,7 +269,7 @@ novaq_status nq_torch_parse_legacy(nq_torch *out, nq_source *src, novaq_error *e
         return nq_fail(err, NOVAQ_E_FORMAT,
                        "%s: offset 0: a pickle, but not as torch.save begins a file", src->name);
     }
-    stream s = {.src = src, .text = nq_buf_init((size_t)NQ_PICKLE_MAX)};
+    stream s = {.src = src, .out = out, .text = nq_buf_init((size_t)NQ_PICKLE_MAX)};
     novaq_status st = parse_stream(out, &s, err);
     drop_trees(&s);
     nq_free(s.window);

@@ -20,7 +20,8 @@
 #define LOCATOR64_BYTES 20U
 
 #define EXTRA_ZIP64     1U
-#define EXTRA_USUAL     128U /* bytes; torch pads data to 64 */
+#define EXTRA_USUAL     128U                 /* bytes; torch pads data to 64 */
+#define TAIL_USUAL      ((uint64_t)64 << 10) /* bytes of most directories, end included */
 #define NAME_MAX_BYTES  1024U
 #define FULL16          0xFFFFU
 #define FULL32          0xFFFFFFFFU
@@ -295,9 +296,12 @@ static novaq_status read_directory(nq_zip *z, const tail *t, const uint8_t *raw,
 novaq_status nq_zip_open(nq_zip *out, nq_source *src, novaq_error *err) {
     *out = (nq_zip){.count = 0};
     tail t = {.count = 0};
+    uint64_t near = src->size < TAIL_USUAL ? src->size : TAIL_USUAL;
+    nq_source_expect(src, src->size - near, near);
     NQ_TRY(read_end(&t, src, err));
     uint8_t *raw = NULL;
     NQ_TRY(nq_alloc_raw(&raw, t.size, 1, err));
+    nq_source_expect(src, t.directory, t.size);
     novaq_status st = nq_source_read(src, t.directory, raw, t.size, err);
     if (st == NOVAQ_OK) {
         st = nq_alloc(&out->entries, t.count, sizeof *out->entries, err);
@@ -376,12 +380,17 @@ static novaq_status local_length(uint64_t *n, const nq_zip_entry *e, const uint8
     return NOVAQ_OK;
 }
 
+/* Bytes of a local header and what may be behind it: one read, mostly. */
+static uint64_t local_usual(const nq_zip_entry *e, uint64_t next) {
+    uint64_t n = LOCAL_BYTES + strlen(e->name) + EXTRA_USUAL;
+    return n < next - e->header ? n : next - e->header;
+}
+
 static novaq_status read_local(uint64_t *offset, const nq_zip_entry *e, uint64_t next,
                                nq_source *src, novaq_error *err) {
     uint8_t *raw = NULL;
     uint64_t n = 0;
-    uint64_t have = LOCAL_BYTES + strlen(e->name) + EXTRA_USUAL; /* one read, mostly */
-    have = have < next - e->header ? have : next - e->header;
+    uint64_t have = local_usual(e, next);
     NQ_TRY(nq_alloc_raw(&raw, have, 1, err));
     novaq_status st = nq_source_read(src, e->header, raw, have, err);
     if (st == NOVAQ_OK) {
@@ -403,6 +412,33 @@ static novaq_status read_local(uint64_t *offset, const nq_zip_entry *e, uint64_t
     return st;
 }
 
+/* Where the next record, or the directory, begins. */
+static uint64_t next_of(const nq_zip *z, const nq_zip_entry *e) {
+    return (size_t)(e - z->entries) + 1 < z->count ? e[1].header : z->directory;
+}
+
+bool nq_zip_assume(uint64_t *offset, uint64_t *look, const nq_zip *z, const nq_zip_entry *e,
+                   uint64_t alignment) {
+    /* Behind the bytes: nothing, or a descriptor of 32 or of 64 bits. */
+    static const uint64_t behind[] = {0, 16, 24};
+    uint64_t next = next_of(z, e);
+    uint64_t least = LOCAL_BYTES + strlen(e->name);
+    bool descriptor = (e->flags & FLAG_DESCRIPTOR) != 0;
+    for (size_t i = descriptor ? 1 : 0; e->method == 0 && i < (descriptor ? 3U : 1U); i++) {
+        uint64_t room = next - e->header - least; /* the directory was checked for this */
+        if (e->size > room || behind[i] > room - e->size) {
+            continue;
+        }
+        uint64_t at = next - behind[i] - e->size;
+        if (at % alignment == 0 && at - e->header - least <= FULL16) {
+            *offset = at;
+            *look = local_usual(e, next);
+            return true;
+        }
+    }
+    return false;
+}
+
 novaq_status nq_zip_locate(uint64_t *offset, const nq_zip *z, const nq_zip_entry *e, nq_source *src,
                            novaq_error *err) {
     *offset = 0;
@@ -412,8 +448,7 @@ novaq_status nq_zip_locate(uint64_t *offset, const nq_zip *z, const nq_zip_entry
                        "torch.save stores records as they are",
                        src->name, (unsigned long long)e->header, e->name, (unsigned)e->method);
     }
-    uint64_t next = (size_t)(e - z->entries) + 1 < z->count ? e[1].header : z->directory;
-    return read_local(offset, e, next, src, err);
+    return read_local(offset, e, next_of(z, e), src, err);
 }
 
 static uint32_t crc_of(const uint8_t *data, uint64_t n) {

@@ -43,6 +43,12 @@ const nq_zip_entry *nq_zip_find(const nq_zip *z, const char *name);
 NOVAQ_CHECK novaq_status nq_zip_locate(uint64_t *offset, const nq_zip *z, const nq_zip_entry *e,
                                        nq_source *src, novaq_error *err);
 
+/* The same without reading, by what surrounds the record, if its bytes then begin at a
+ * multiple of alignment; false: it must be looked at. *look: bytes from e->header on that
+ * nq_zip_locate() needs to prove it. */
+bool nq_zip_assume(uint64_t *offset, uint64_t *look, const nq_zip *z, const nq_zip_entry *e,
+                   uint64_t alignment);
+
 /* A whole record of at most max bytes, its CRC checked where there is one. *data: nq_free().
  * *offset: where it lies in the file. */
 NOVAQ_CHECK novaq_status nq_zip_read(uint8_t **data, uint64_t *offset, const nq_zip *z,

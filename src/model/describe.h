@@ -58,6 +58,9 @@
  * shown and read as (outputs, inputs). */
 NOVAQ_CHECK novaq_status nq_model_tensors_open(nq_tensors **out, const char *path,
                                                novaq_error *err);
+/* Likewise as nq_tensors_open_files(). */
+NOVAQ_CHECK novaq_status nq_model_tensors_open_files(nq_tensors **out, nq_files **files,
+                                                     novaq_error *err);
 
 /* Describes any source; only I/O and malformed JSON are errors. */
 NOVAQ_CHECK novaq_status nq_describe(json_t **out, const nq_tensors *ts, novaq_error *err);

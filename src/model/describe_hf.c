@@ -1,5 +1,6 @@
-/* describe_hf.c - a model's description from a Hugging Face directory:
- * config.json, tokenizer.json, tokenizer_config.json, chat_template.jinja. */
+/* describe_hf.c - a model's description from the files beside its weights, as Hugging
+ * Face has them: config.json, tokenizer.json, tokenizer_config.json,
+ * chat_template.jinja. */
 #include <string.h>
 
 #include "base/mem.h"
@@ -18,22 +19,25 @@ typedef struct hf {
 } hf;
 
 /* The file's text, or NULL when there is none. */
-static novaq_status read_text(char **text, size_t *len, const char *dir, const char *file,
+static novaq_status read_text(char **text, size_t *len, const nq_tensors *ts, const char *file,
                               size_t max, novaq_error *err) {
-    char *path = NULL;
+    char *name = NULL;
     *text = NULL;
-    NQ_TRY(nq_path_join(&path, dir, file, err));
-    novaq_status st = nq_is_file(path) ? nq_read_file(text, len, path, max, err) : NOVAQ_OK;
-    nq_free(path);
+    if (nq_tensors_files(ts) == NULL) {
+        return NOVAQ_OK;
+    }
+    NQ_TRY(nq_tensors_beside(&name, ts, file, err));
+    novaq_status st = nq_files_text(text, len, nq_tensors_files(ts), name, max, err);
+    nq_free(name);
     return st;
 }
 
-static novaq_status read_json(json_t **out, const char *dir, const char *file, size_t max,
+static novaq_status read_json(json_t **out, const nq_tensors *ts, const char *file, size_t max,
                               novaq_error *err) {
     char *text = NULL;
     size_t len = 0;
     *out = NULL;
-    NQ_TRY(read_text(&text, &len, dir, file, max, err));
+    NQ_TRY(read_text(&text, &len, ts, file, max, err));
     novaq_status st = NOVAQ_OK;
     if (text != NULL) {
         st = nq_json_parse_object(out, file, text, len, err);
@@ -44,17 +48,17 @@ static novaq_status read_json(json_t **out, const char *dir, const char *file, s
 
 /* From tokenizer.json, or tokenizer.model where there is none; *found stays false
  * without either. */
-static novaq_status read_tokenizer(json_t **tokenizer, char **reason, bool *found, const char *dir,
-                                   const json_t *config, novaq_error *err) {
+static novaq_status read_tokenizer(json_t **tokenizer, char **reason, bool *found,
+                                   const nq_tensors *ts, const json_t *config, novaq_error *err) {
     json_t *file = NULL;
     char *data = NULL;
     size_t len = 0;
-    novaq_status st = read_json(&file, dir, "tokenizer.json", MAX_TOKENIZER, err);
+    novaq_status st = read_json(&file, ts, "tokenizer.json", MAX_TOKENIZER, err);
     *found = file != NULL;
     if (st == NOVAQ_OK && file != NULL) {
         st = nq_describe_tokenizer_hf(tokenizer, reason, file, config, err);
     } else if (st == NOVAQ_OK) {
-        st = read_text(&data, &len, dir, "tokenizer.model", MAX_TOKENIZER, err);
+        st = read_text(&data, &len, ts, "tokenizer.model", MAX_TOKENIZER, err);
         *found = data != NULL;
         if (st == NOVAQ_OK && data != NULL) {
             st = nq_describe_tokenizer_spm(tokenizer, reason, data, len, config, err);
@@ -65,11 +69,11 @@ static novaq_status read_tokenizer(json_t **tokenizer, char **reason, bool *foun
     return st;
 }
 
-static novaq_status describe_tokenizer(const hf *h, const char *dir, const json_t *config) {
+static novaq_status describe_tokenizer(const hf *h, const json_t *config) {
     json_t *tokenizer = NULL;
     char *reason = NULL;
     bool found = false;
-    novaq_status st = read_tokenizer(&tokenizer, &reason, &found, dir, config, h->err);
+    novaq_status st = read_tokenizer(&tokenizer, &reason, &found, h->ts, config, h->err);
     if (st == NOVAQ_OK && tokenizer != NULL) {
         st = nq_describe_set(h->model, "tokenizer", tokenizer, h->err);
     } else if (st == NOVAQ_OK) {
@@ -95,10 +99,10 @@ static const char *find_template(const json_t *config) {
     return json_string_value(t);
 }
 
-static novaq_status describe_template(const hf *h, const char *dir, const json_t *config) {
+static novaq_status describe_template(const hf *h, const json_t *config) {
     char *text = NULL;
     size_t len = 0;
-    NQ_TRY(read_text(&text, &len, dir, "chat_template.jinja", MAX_CONFIG, h->err));
+    NQ_TRY(read_text(&text, &len, h->ts, "chat_template.jinja", MAX_CONFIG, h->err));
     json_t *s = NULL;
     if (text != NULL) {
         s = json_stringn(text, len);
@@ -109,28 +113,74 @@ static novaq_status describe_template(const hf *h, const char *dir, const json_t
     return s == NULL ? NOVAQ_OK : nq_describe_set(h->model, "chat_template", s, h->err);
 }
 
+/* *text[0..len): the last part of a path or address without the '/' at its end. */
+static void last_part(const char **text, size_t *len) {
+    size_t n = *len;
+    while (n > 0 && (*text)[n - 1] == '/') {
+        n--;
+    }
+    size_t start = n;
+    while (start > 0 && (*text)[start - 1] != '/') {
+        start--;
+    }
+    *text += start;
+    *len = n - start;
+}
+
+/* What the model's place is called: a folder, or a repository. NULL: nothing that would
+ * be the model's own. */
+static json_t *name_of(const nq_tensors *ts) {
+    if (nq_tensors_dir(ts) != NULL) {
+        return json_string(nq_path_base(nq_tensors_dir(ts)));
+    }
+    const nq_files *files = nq_tensors_files(ts);
+    const char *s = files == NULL ? NULL : strstr(nq_files_locator(files), "://");
+    if (s == NULL) {
+        return NULL;
+    }
+    bool web = strncmp(nq_files_locator(files), "http", 4) == 0;
+    const char *chosen = nq_files_chosen(files);
+    s += 3;
+    if (!web) { /* ORG/NAME@COMMIT/FILE */
+        s += strcspn(s, "/");
+        s += s[0] == '/' ? 1 : 0;
+        return json_stringn(s, strcspn(s, "@/"));
+    }
+    size_t host = strcspn(s, "/");
+    size_t len = strlen(s);
+    if (chosen != NULL) { /* the folder that it is in */
+        while (len > 0 && s[len - 1] != '/') {
+            len--;
+        }
+    }
+    if (len <= host + 1) {
+        return NULL;
+    }
+    last_part(&s, &len);
+    return json_stringn(s, len);
+}
+
 novaq_status nq_describe_hf(json_t *model, json_t *why, const nq_tensors *ts, novaq_error *err) {
     hf h = {.ts = ts, .model = model, .why = why, .err = err};
-    const char *dir = nq_tensors_dir(ts);
     json_t *config = NULL;
     json_t *tokenizer_config = NULL;
-    NQ_TRY(read_json(&config, dir, "config.json", MAX_CONFIG, err));
+    NQ_TRY(read_json(&config, ts, "config.json", MAX_CONFIG, err));
     if (config == NULL) {
         return nq_describe_why(why, err, "there is no config.json beside the weights");
     }
-    json_t *name = json_string(nq_path_base(dir));
+    json_t *name = name_of(ts);
     novaq_status st = name == NULL ? NOVAQ_OK : nq_describe_set(model, "name", name, err);
     if (st == NOVAQ_OK) {
         st = nq_describe_hf_config(model, why, config, ts, err);
     }
     if (st == NOVAQ_OK) {
-        st = read_json(&tokenizer_config, dir, "tokenizer_config.json", MAX_TOKENIZER, err);
+        st = read_json(&tokenizer_config, ts, "tokenizer_config.json", MAX_TOKENIZER, err);
     }
     if (st == NOVAQ_OK) {
-        st = describe_tokenizer(&h, dir, tokenizer_config);
+        st = describe_tokenizer(&h, tokenizer_config);
     }
     if (st == NOVAQ_OK) {
-        st = describe_template(&h, dir, tokenizer_config);
+        st = describe_template(&h, tokenizer_config);
     }
     json_decref(tokenizer_config);
     json_decref(config);
@@ -153,7 +203,7 @@ static novaq_status turn_matrices(nq_tensors *ts, novaq_error *err) {
     if (nq_tensors_format(ts) == NQ_FORMAT_GGUF || !may_be_transposed(ts)) {
         return NOVAQ_OK;
     }
-    NQ_TRY(read_json(&config, nq_tensors_dir(ts), "config.json", MAX_CONFIG, err));
+    NQ_TRY(read_json(&config, ts, "config.json", MAX_CONFIG, err));
     const char *type = json_string_value(json_object_get(config, "model_type"));
     novaq_status st = NOVAQ_OK;
     for (size_t i = 0; st == NOVAQ_OK && type != NULL && i < nq_tensors_count(ts); i++) {
@@ -165,11 +215,20 @@ static novaq_status turn_matrices(nq_tensors *ts, novaq_error *err) {
     return st;
 }
 
-novaq_status nq_model_tensors_open(nq_tensors **out, const char *path, novaq_error *err) {
-    NQ_TRY(nq_tensors_open(out, path, err));
-    novaq_status st = turn_matrices(*out, err);
+static novaq_status turned(nq_tensors **ts, novaq_error *err) {
+    novaq_status st = turn_matrices(*ts, err);
     if (st != NOVAQ_OK) {
-        nq_tensors_close(out);
+        nq_tensors_close(ts);
     }
     return st;
+}
+
+novaq_status nq_model_tensors_open(nq_tensors **out, const char *path, novaq_error *err) {
+    NQ_TRY(nq_tensors_open(out, path, err));
+    return turned(out, err);
+}
+
+novaq_status nq_model_tensors_open_files(nq_tensors **out, nq_files **files, novaq_error *err) {
+    NQ_TRY(nq_tensors_open_files(out, files, err));
+    return turned(out, err);
 }

@@ -435,16 +435,33 @@ static novaq_status bind_all(binder *b) {
     return refuse_leftovers(b);
 }
 
-static novaq_status open_model(nq_model **out, const char *path, nq_pool *pool, uint64_t budget,
-                               novaq_error *err) {
+/* Weights that are far away are read more than once: they stay in memory as they are
+ * stored, at the cost of copies. Whoever opened the tensors decides for himself. */
+static novaq_status keep_remote(nq_weights *w, uint64_t *budget, novaq_error *err) {
+    nq_tensors *ts = nq_weights_tensors(w);
+    if (ts == NULL || nq_tensors_dir(ts) != NULL) {
+        return NOVAQ_OK;
+    }
+    uint64_t stored = nq_tensors_file_bytes(ts);
+    *budget = *budget > stored ? *budget - stored : 0;
+    return nq_tensors_hold(ts, err);
+}
+
+/* ts: NULL, or path is its. */
+static novaq_status open_model(nq_model **out, const char *path, nq_tensors *ts, nq_pool *pool,
+                               uint64_t budget, novaq_error *err) {
     *out = NULL;
     nq_model *m = NULL;
     NQ_TRY(nq_alloc(&m, 1, sizeof *m, err));
     m->pool = pool;
     openblas_set_num_threads(1); /* the pool is ours: same results for any thread count */
-    novaq_status st = nq_weights_open(&m->weights, path, err);
+    novaq_status st = ts == NULL ? nq_weights_open(&m->weights, path, err)
+                                 : nq_weights_open_over(&m->weights, ts, err);
     if (st == NOVAQ_OK) {
         st = nq_hyper_read(&m->hyper, nq_weights_model(m->weights), path, err);
+    }
+    if (st == NOVAQ_OK && ts == NULL) {
+        st = keep_remote(m->weights, &budget, err);
     }
     if (st == NOVAQ_OK) {
         binder b = {.m = m, .path = path, .budget = budget, .err = err};
@@ -464,11 +481,20 @@ static novaq_status open_model(nq_model **out, const char *path, nq_pool *pool, 
 
 /* Copies change no result, so that this may depend on the machine. */
 novaq_status nq_model_open(nq_model **out, const char *path, nq_pool *pool, novaq_error *err) {
-    return open_model(out, path, pool, nq_physical_memory() / 2, err);
+    return open_model(out, path, NULL, pool, nq_physical_memory() / 2, err);
 }
 
 novaq_status nq_model_open_lean(nq_model **out, const char *path, nq_pool *pool, novaq_error *err) {
-    return open_model(out, path, pool, 0, err);
+    return open_model(out, path, NULL, pool, 0, err);
+}
+
+novaq_status nq_model_open_over(nq_model **out, nq_tensors *ts, nq_pool *pool, novaq_error *err) {
+    return open_model(out, nq_tensors_path(ts), ts, pool, nq_physical_memory() / 2, err);
+}
+
+novaq_status nq_model_open_lean_over(nq_model **out, nq_tensors *ts, nq_pool *pool,
+                                     novaq_error *err) {
+    return open_model(out, nq_tensors_path(ts), ts, pool, 0, err);
 }
 
 void nq_model_close(nq_model **pm) {

@@ -74,6 +74,11 @@ NOVAQ_CHECK novaq_status nq_model_open(nq_model **out, const char *path, nq_pool
  * work that holds one block at a time. */
 NOVAQ_CHECK novaq_status nq_model_open_lean(nq_model **out, const char *path, nq_pool *pool,
                                             novaq_error *err);
+/* Both over a source that nq_model_tensors_open() opened; borrowed. */
+NOVAQ_CHECK novaq_status nq_model_open_over(nq_model **out, nq_tensors *ts, nq_pool *pool,
+                                            novaq_error *err);
+NOVAQ_CHECK novaq_status nq_model_open_lean_over(nq_model **out, nq_tensors *ts, nq_pool *pool,
+                                                 novaq_error *err);
 void nq_model_close(nq_model **m);
 /* fast.c: prepares all coded matrices for integer products, where there are kernels
  * for them. Runs opened from now on use them. */

@@ -9,6 +9,7 @@
 
 struct nq_weights {
     nq_tensors *tensors;
+    bool borrowed; /* tensors */
     nq_artifact *artifact;
     json_t *model;
     nq_weight *items;          /* (count), in the order of the file */
@@ -71,8 +72,7 @@ static novaq_status index_names(nq_weights *w, novaq_error *err) {
     return NOVAQ_OK;
 }
 
-static novaq_status open_source(nq_weights *w, const char *path, novaq_error *err) {
-    NQ_TRY(nq_model_tensors_open(&w->tensors, path, err));
+static novaq_status list_source(nq_weights *w, novaq_error *err) {
     NQ_TRY(nq_describe(&w->model, w->tensors, err));
     w->count = nq_tensors_count(w->tensors);
     NQ_TRY(nq_alloc(&w->items, w->count, sizeof *w->items, err));
@@ -80,6 +80,11 @@ static novaq_status open_source(nq_weights *w, const char *path, novaq_error *er
         from_tensor(&w->items[i], nq_tensors_at(w->tensors, i));
     }
     return NOVAQ_OK;
+}
+
+static novaq_status open_source(nq_weights *w, const char *path, novaq_error *err) {
+    NQ_TRY(nq_model_tensors_open(&w->tensors, path, err));
+    return list_source(w, err);
 }
 
 static novaq_status open_artifact(nq_weights *w, const char *path, novaq_error *err) {
@@ -93,12 +98,22 @@ static novaq_status open_artifact(nq_weights *w, const char *path, novaq_error *
     return NOVAQ_OK;
 }
 
-novaq_status nq_weights_open(nq_weights **out, const char *path, novaq_error *err) {
+/* path NULL: over ts, which is borrowed. */
+static novaq_status open_weights(nq_weights **out, const char *path, nq_tensors *ts,
+                                 novaq_error *err) {
     *out = NULL;
     nq_weights *w = NULL;
+    novaq_status st;
     NQ_TRY(nq_alloc(&w, 1, sizeof *w, err));
-    novaq_status st =
-        nq_artifact_probe(path) ? open_artifact(w, path, err) : open_source(w, path, err);
+    if (path == NULL) {
+        w->tensors = ts;
+        w->borrowed = true;
+        st = list_source(w, err);
+    } else if (!nq_is_remote(path) && nq_artifact_probe(path)) {
+        st = open_artifact(w, path, err);
+    } else {
+        st = open_source(w, path, err);
+    }
     if (st == NOVAQ_OK) {
         st = index_names(w, err);
     }
@@ -108,6 +123,14 @@ novaq_status nq_weights_open(nq_weights **out, const char *path, novaq_error *er
     }
     *out = w;
     return NOVAQ_OK;
+}
+
+novaq_status nq_weights_open(nq_weights **out, const char *path, novaq_error *err) {
+    return open_weights(out, path, NULL, err);
+}
+
+novaq_status nq_weights_open_over(nq_weights **out, nq_tensors *ts, novaq_error *err) {
+    return open_weights(out, NULL, ts, err);
 }
 
 void nq_weights_close(nq_weights **pw) {
@@ -120,7 +143,9 @@ void nq_weights_close(nq_weights **pw) {
     nq_free(w->items);
     json_decref(w->model);
     nq_artifact_close(&w->artifact);
-    nq_tensors_close(&w->tensors);
+    if (!w->borrowed) {
+        nq_tensors_close(&w->tensors);
+    }
     nq_free(w);
 }
 

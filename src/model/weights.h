@@ -24,8 +24,10 @@ typedef struct nq_weight {
 
 typedef struct nq_weights nq_weights;
 
-/* path: a source (nq_tensors_open) or an artifact. */
+/* path: a source (what nq_tensors_open() takes) or an artifact. */
 NOVAQ_CHECK novaq_status nq_weights_open(nq_weights **out, const char *path, novaq_error *err);
+/* Over a source that nq_model_tensors_open() opened; borrowed. */
+NOVAQ_CHECK novaq_status nq_weights_open_over(nq_weights **out, nq_tensors *ts, novaq_error *err);
 void nq_weights_close(nq_weights **w);
 const json_t *nq_weights_model(const nq_weights *w);         /* description, borrowed */
 const nq_artifact *nq_weights_artifact(const nq_weights *w); /* or NULL */

@@ -89,6 +89,33 @@ static void test_logits(void **state) {
     }
 }
 
+/* Over tensors that are open already, which stay the caller's: the same model. */
+static void test_over_tensors(void **state) {
+    static const char *const PATHS[] = {TINY("a.gguf"), TINY("a-hf")};
+    const fixture *f = *state;
+    for (size_t i = 0; i < 2; i++) {
+        nq_tensors *ts = NULL;
+        nq_model *lean = NULL;
+        nq_model *full = NULL;
+        novaq_error err = {.msg = ""};
+        assert_int_equal(nq_model_tensors_open(&ts, PATHS[i], &err), NOVAQ_OK);
+        assert_int_equal(nq_model_open_lean_over(&lean, ts, NULL, &err), NOVAQ_OK);
+        assert_int_equal(nq_model_open_over(&full, ts, NULL, &err), NOVAQ_OK);
+        assert_ptr_equal(nq_weights_tensors(lean->weights), ts);
+        nq_model *const models[] = {lean, full};
+        for (size_t k = 0; k < 2; k++) {
+            float *logits = logits_of(models[k], f->tokens, N);
+            check_logits(logits, json_object_get(f->expected, "logits_a"), lean->hyper.vocab,
+                         PATHS[i]);
+            nq_free(logits);
+        }
+        nq_model_close(&lean);
+        nq_model_close(&full);
+        assert_true(nq_tensors_count(ts) > 0);
+        nq_tensors_close(&ts);
+    }
+}
+
 /* Two sequences side by side are what each is alone. */
 static void test_batch(void **state) {
     const fixture *f = *state;
@@ -387,11 +414,12 @@ static void test_matrix_view(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_logits),   cmocka_unit_test(test_batch),
-        cmocka_unit_test(test_artifact), cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_swap),     cmocka_unit_test(test_feed_limits),
-        cmocka_unit_test(test_refusals), cmocka_unit_test(test_no_config),
-        cmocka_unit_test(test_roles),    cmocka_unit_test(test_matrix_view),
+        cmocka_unit_test(test_logits),      cmocka_unit_test(test_over_tensors),
+        cmocka_unit_test(test_batch),       cmocka_unit_test(test_artifact),
+        cmocka_unit_test(test_threads),     cmocka_unit_test(test_swap),
+        cmocka_unit_test(test_feed_limits), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_no_config),   cmocka_unit_test(test_roles),
+        cmocka_unit_test(test_matrix_view),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -314,7 +314,7 @@ static novaq_status counting_read(nq_source *s, uint64_t offset, void *dst, uint
     return nq_source_read(c->file, offset, dst, len, err);
 }
 
-static const nq_source_vtable counting_vtable = {counting_read, mem_close};
+static const nq_source_vtable counting_vtable = {counting_read, mem_close, NULL};
 
 static novaq_status open_nothing(void *ctx, nq_source **out, uint32_t *file, const char *location,
                                  novaq_error *err) {

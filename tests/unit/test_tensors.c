@@ -448,6 +448,58 @@ static void test_directories(void **state) {
     remove_dir(dir);
 }
 
+/* Which of several formats a folder stands for; several of one are named. */
+static void test_preference(void **state) {
+    (void)state;
+    char dir[512];
+    temp_dir(dir, sizeof dir);
+    write_text(dir, "m.onnx", "no model");
+    expect_open(dir, "", NOVAQ_E_FORMAT, "m.onnx");
+    write_text(dir, "m.pt", "no model");
+    expect_open(dir, "", NOVAQ_E_FORMAT, "m.pt");
+    write_part(dir, "m-Q4_K_M.gguf", 0, 1, 1, "a");
+    write_part(dir, "mmproj-f16.gguf", 0, 1, 1, "b"); /* of images, beside a model */
+    expect_open(dir, "", NOVAQ_OK, NULL);
+    for (unsigned i = 0; i < 9; i++) {
+        char name[40];
+        (void)snprintf(name, sizeof name, "m-Q%u.gguf", i);
+        write_part(dir, name, 0, 1, 1, "a");
+    }
+    expect_open(dir, "", NOVAQ_E_ARG, "several models (m-Q0.gguf, m-Q1.gguf, ");
+    expect_open(dir, "", NOVAQ_E_ARG, "m-Q6.gguf and 2 more): name one");
+    expect_open(dir, "m-Q3.gguf", NOVAQ_OK, NULL);
+    write_u8(dir, "m.safetensors", "m");
+    expect_open(dir, "", NOVAQ_OK, NULL);
+    remove_dir(dir);
+}
+
+/* A place that is open already becomes the set's; files beside the model by name. */
+static void test_over_files(void **state) {
+    (void)state;
+    char path[1024];
+    nq_files *files = NULL;
+    nq_tensors *ts = NULL;
+    char *name = NULL;
+    novaq_error err = {.msg = ""};
+    (void)snprintf(path, sizeof path, "%s/sharded", fixtures);
+    assert_int_equal(nq_files_open(&files, path, &err), NOVAQ_OK);
+    nq_files *same = files;
+    assert_int_equal(nq_tensors_open_files(&ts, &files, &err), NOVAQ_OK);
+    assert_null(files);
+    assert_ptr_equal(nq_tensors_files(ts), same);
+    assert_string_equal(nq_tensors_path(ts), path);
+    assert_int_equal(nq_tensors_beside(&name, ts, "config.json", &err), NOVAQ_OK);
+    assert_string_equal(name, "config.json");
+    nq_free(name);
+    nq_tensors_close(&ts);
+    char dir[512];
+    temp_dir(dir, sizeof dir);
+    assert_int_equal(nq_files_open(&files, dir, &err), NOVAQ_OK);
+    assert_int_equal(nq_tensors_open_files(&ts, &files, &err), NOVAQ_E_ARG);
+    assert_true(files == NULL && ts == NULL);
+    remove_dir(dir);
+}
+
 static void test_recognition(void **state) {
     (void)state;
     char dir[512];
@@ -545,6 +597,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_index_refusals),
         cmocka_unit_test(test_split_refusals),
         cmocka_unit_test(test_directories),
+        cmocka_unit_test(test_preference),
+        cmocka_unit_test(test_over_files),
         cmocka_unit_test(test_recognition),
         cmocka_unit_test(test_shrinking_file),
     };
