@@ -58,6 +58,9 @@ static unsigned detect(void) {
             if (__builtin_cpu_supports("avx512vbmi")) {
                 f |= NQ_CPU_VBMI;
             }
+            if (__builtin_cpu_supports("avx512bf16")) {
+                f |= NQ_CPU_BF16;
+            }
         }
     }
 #elif defined(__aarch64__)

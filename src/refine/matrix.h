@@ -42,11 +42,11 @@ typedef struct nq_tmatrix {
  * rotated inputs, partial sums. */
 typedef struct nq_tmatrix_work nq_tmatrix_work;
 
-/* group_cols: columns of a codebook group in training, rounded up to a multiple of the
- * scheme's d; each stored group is copied to those it is cut into. 0, or where stored
- * groups cannot be cut like that: as stored. A part of a coded tensor (an expert) shares
- * its codebooks with the others, so they stay as they are: only its rows' scales and
- * means are learnt. The matrix of `source` must outlive *out. */
+/* group_cols: columns of a codebook group in training, rounded up to what integer kernels
+ * decode at once, 16 subvectors; each stored group is copied to those it is cut into. 0,
+ * or where stored groups cannot be cut like that: as stored. A part of a coded tensor (an
+ * expert) shares its codebooks with the others, so they stay as they are: only its rows'
+ * scales and means are learnt. The matrix of `source` must outlive *out. */
 NOVAQ_CHECK novaq_status nq_tmatrix_open(nq_tmatrix *out, const nq_linear *source,
                                          uint64_t group_cols, novaq_error *err);
 void nq_tmatrix_close(nq_tmatrix *m);
@@ -60,6 +60,9 @@ NOVAQ_CHECK novaq_status nq_tmatrix_work_open(nq_tmatrix_work **out, nq_pool *po
                                               uint64_t max_cols, uint64_t max_tokens,
                                               novaq_error *err);
 void nq_tmatrix_work_close(nq_tmatrix_work **w);
+/* Products from now on round what they multiply to bfloat16, where this CPU is faster so
+ * (sums stay floats): a relative error of about 2^-9 in each product. */
+void nq_tmatrix_work_halves(nq_tmatrix_work *w);
 
 /* y (n, rows) = x (n, cols) times transposed W. */
 NOVAQ_CHECK novaq_status nq_tmatrix_forward(float *y, const nq_tmatrix *m, const float *x,

@@ -6,6 +6,7 @@
 #ifndef NQ_REFINE_MATRIX_IMPL_H
 #define NQ_REFINE_MATRIX_IMPL_H
 
+#include "kern/gemm.h"
 #include "refine/matrix.h"
 
 /* Floats of a decoded chunk, unless fewer than NQ_TMATRIX_ROWS rows would fit. */
@@ -20,6 +21,7 @@
 struct nq_tmatrix_work {
     nq_pool *pool;
     unsigned threads;
+    nq_gemm16_fn halves; /* products of numbers rounded to bfloat16; NULL: of floats */
     uint64_t max_rows, max_cols, max_tokens;
     uint64_t chunk_floats;
     float *chunk;      /* decoded rows */
@@ -73,6 +75,10 @@ NOVAQ_CHECK novaq_status nq_tmatrix_chunk(const float **out, const nq_tmatrix *m
 void nq_tmatrix_factor(const nq_tmatrix *m, nq_tmatrix_work *w);
 /* x in the matrix's basis, in w->input or where it is. */
 const float *nq_tmatrix_input(const nq_tmatrix *m, const float *x, uint64_t n, nq_tmatrix_work *w);
+/* nq_gemm(), of numbers rounded to bfloat16 unless halves is NULL. */
+void nq_gemm_with(nq_gemm16_fn halves, nq_pool *pool, bool ta, bool tb, uint64_t m, uint64_t n,
+                  uint64_t k, const float *a, uint64_t lda, const float *b, uint64_t ldb, bool add,
+                  float *c, uint64_t ldc);
 /* NOVAQ_E_ARG when m or n is more than w was opened for. */
 NOVAQ_CHECK novaq_status nq_tmatrix_fits(const nq_tmatrix *m, uint64_t n, const nq_tmatrix_work *w,
                                          novaq_error *err);

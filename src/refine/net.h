@@ -1,9 +1,10 @@
 /* net.h - a whole model with derivatives.
  *
- * Owns: the forward pass over whole sequences that keeps what the backward pass
- * needs (the input of each block; the inside of a block is computed again), the
- * backward pass through every architecture of model/arch.h, the gradients of norm
- * gains and biases. Refuses: losses, optimisers, choosing tokens; symbols.
+ * Owns: the forward pass over whole sequences that keeps what the backward pass needs
+ * (the input of each block, and its inside where there is memory for it; else it is
+ * computed again), the backward pass through every architecture of model/arch.h, the
+ * gradients of norm gains and biases. Refuses: losses, optimisers, choosing tokens;
+ * symbols.
  *
  * Threads: one net at a time; results do not depend on the number of threads.
  */
@@ -20,6 +21,11 @@ typedef struct nq_net_options {
     uint32_t length;     /* tokens of each, at most */
     uint64_t group_cols; /* of codebook groups in training; 0: as stored */
     bool frozen;         /* a teacher: no parameters, no gradients */
+    uint64_t keep;       /* bytes for the insides of blocks, which then are not computed again
+                            going back: a fifth of a pass where all are kept. 0: none */
+    bool halves;         /* products of matrices round to bfloat16 where that is faster */
+    bool single;         /* nothing but one block, for nq_net_block() and its way back: in */
+    uint32_t block;      /* the memory of that one */
 } nq_net_options;
 
 /* m: source or artifact, must outlive the net. pool is m's. */
@@ -69,12 +75,17 @@ NOVAQ_CHECK novaq_status nq_net_logits(float *logits, nq_net *net, uint32_t row0
                                        novaq_error *err);
 
 /* ---- one block alone ---------------------------------------------------------------
- * y (rows, dim) from x (rows, dim) of whole sequences from position 0; and backward: dx
- * (or NULL) from dy, gradients of the block's parameters added. */
+ * y (rows, dim), which may be x, from x (rows, dim) of whole sequences from position 0; and
+ * backward: dx (or NULL) from dy, gradients of the block's parameters added. */
 NOVAQ_CHECK novaq_status nq_net_block(float *y, nq_net *net, uint32_t block, const float *x,
                                       uint32_t sequences, uint32_t length, novaq_error *err);
 NOVAQ_CHECK novaq_status nq_net_block_backward(float *dx, nq_net *net, uint32_t block,
                                                const float *x, const float *dy, uint32_t sequences,
                                                uint32_t length, novaq_error *err);
+/* The same right after nq_net_block() of this block and x, while parameters are as they
+ * were: the inside is not computed again. */
+NOVAQ_CHECK novaq_status nq_net_block_learn(float *dx, nq_net *net, uint32_t block, const float *x,
+                                            const float *dy, uint32_t sequences, uint32_t length,
+                                            novaq_error *err);
 
 #endif

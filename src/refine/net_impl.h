@@ -37,18 +37,19 @@ typedef struct nq_tblock {
     nq_tmatrix **experts; /* (3, experts): gates, ups, downs; owned */
 } nq_tblock;
 
-/* The inside of the block at work: what its way back reads. */
+/* The inside of the block at work: what its way back reads. The first seven lie in a
+ * slot: number 0 for all blocks that are computed again, one for each of the others. */
 typedef struct nq_inside {
-    float *n1;    /* (rows, dim) normed input */
     float *qkv;   /* (rows, wide + 2 kv) fused, or the three behind each other; turned */
     float *raw;   /* the same before the norms of heads; without such norms not there */
     float *att;   /* (rows, wide) */
     float *o;     /* (rows, dim) attention's output, where a norm follows */
     float *h;     /* (rows, dim) residual stream between the halves */
-    float *n2;    /* (rows, dim) */
-    float *gu;    /* (rows, 2 ff) gate and up, fused or behind each other */
-    float *act;   /* (rows, ff) */
     float *f;     /* (rows, dim) feed-forward's output, where a norm follows */
+    float *gu;    /* (rows, 2 ff) gate and up, fused or behind each other */
+    float *n1;    /* (rows, dim) normed input */
+    float *n2;    /* (rows, dim) normed h */
+    float *act;   /* (rows, ff) */
     float *dn;    /* (rows, dim) */
     float *dout;  /* (rows, dim) where a norm follows an output */
     float *dqkv;  /* as qkv */
@@ -91,13 +92,17 @@ struct nq_net {
     nq_tmatrix_work *work;
     nq_rope rope[NQ_LAYER_KINDS];
     uint32_t sequences, length, rows; /* of the pass at work */
-    float *stream; /* (blocks + 1 or 2, rows, dim): the inputs of blocks and the output */
-    float *output; /* (rows, dim) of the last pass, part of stream; NULL: none */
-    float *dx;     /* (rows, dim) */
+    float *stream;  /* (blocks + 1 or 2, rows, dim): the inputs of blocks and the output */
+    float *output;  /* (rows, dim) of the last pass, part of stream; NULL: none */
+    float *dx;      /* (rows, dim) */
     uint32_t chunk; /* rows of logits at a time */
     float *normed;  /* (chunk, dim) */
     float *logits;  /* (chunk, vocab) */
     float *dlogits; /* (chunk, vocab) */
+    float *slots;   /* (1 + kept, slot_floats) */
+    uint64_t slot_floats;
+    float *gates;  /* (rows, 2 ff) of experts, in place of a slot's */
+    uint32_t kept; /* the last so many blocks have a slot each */
     nq_inside in;
     nq_choice choice;
 };
@@ -119,14 +124,28 @@ static inline uint64_t nq_net_wide(const nq_net *n) {
 static inline uint64_t nq_net_kv(const nq_net *n) {
     return (uint64_t)n->m->hyper.heads_kv * n->m->hyper.head_dim;
 }
+/* The blocks it has, up to but without the second. */
+static inline uint32_t nq_net_first(const nq_net *n) { return n->opt.single ? n->opt.block : 0; }
+static inline uint32_t nq_net_end(const nq_net *n) {
+    return n->opt.single ? n->opt.block + 1 : n->m->hyper.blocks;
+}
 static inline nq_spans nq_net_stream(const nq_net *n) {
     return (nq_spans){n->rows, 1, n->m->hyper.dim, n->m->hyper.dim};
 }
-static inline uint64_t nq_net_tasks(uint64_t rows) { return (rows + NQ_NET_TASK - 1) / NQ_NET_TASK; }
+static inline uint64_t nq_net_tasks(uint64_t rows) {
+    return (rows + NQ_NET_TASK - 1) / NQ_NET_TASK;
+}
 static inline uint64_t nq_net_task_rows(uint64_t rows, uint64_t task) {
     uint64_t left = rows - task * NQ_NET_TASK;
     return left < NQ_NET_TASK ? left : NQ_NET_TASK;
 }
+
+/* ---- net.c: the slot of a block; and in's pointers into it ------------------------------- */
+static inline uint32_t nq_net_slot_of(const nq_net *n, uint32_t block) {
+    uint32_t again = n->m->hyper.blocks - n->kept;
+    return block < again ? 0 : block - again + 1;
+}
+void nq_net_use_slot(nq_net *n, uint32_t slot);
 
 /* ---- net_norm.c: norms and what is done to each element ------------------------------
  * out may be x. */
@@ -157,24 +176,38 @@ NOVAQ_CHECK novaq_status nq_net_ffn(float *f, nq_net *n, const nq_tblock *t, nov
 /* in.dn += the gradient by in.n2, from df. */
 NOVAQ_CHECK novaq_status nq_net_ffn_backward(nq_net *n, const nq_tblock *t, const float *df,
                                              novaq_error *err);
-/* Where gate and up lie in a buffer for `rows` rows; *stride apart. gate NULL: none. */
-void nq_net_gate_up(float **gate, float **up, uint64_t *stride, const nq_net *n, float *gu,
-                    bool fused, bool gated, uint64_t rows);
-/* act (rows, ff) of gate and up at stride; and back from in.dact into in.dgu. */
-void nq_net_activate(nq_net *n, bool fused, bool gated, uint64_t rows);
-void nq_net_activate_backward(nq_net *n, bool fused, bool gated, uint64_t rows);
+/* Where gate and up lie in a buffer for `rows` rows, which are stride apart; gate NULL:
+ * there is none. */
+typedef struct nq_gates {
+    float *gate, *up;
+    uint64_t stride;
+} nq_gates;
+/* How a block has them: fused in one matrix; with a gate. */
+typedef struct nq_gating {
+    bool fused, gated;
+} nq_gating;
+nq_gates nq_net_gates(const nq_net *n, float *gu, nq_gating g, uint64_t rows);
+/* How block t has them. */
+nq_gating nq_net_gating(const nq_tblock *t);
+/* in.act (rows, ff) from in.gu; and back, from in.dact into in.dgu. */
+void nq_net_activate(nq_net *n, nq_gating g, uint64_t rows);
+void nq_net_activate_backward(nq_net *n, nq_gating g, uint64_t rows);
 
 /* ---- net_moe.c: the same of a block with experts -------------------------------------- */
 NOVAQ_CHECK novaq_status nq_net_moe(float *f, nq_net *n, const nq_tblock *t, novaq_error *err);
 NOVAQ_CHECK novaq_status nq_net_moe_backward(nq_net *n, const nq_tblock *t, const float *df,
                                              novaq_error *err);
 
-/* ---- net_block.c ------------------------------------------------------------------------
- * y (rows, dim) of x; y NULL: only the inside, for the way back. */
+/* ---- net_block.c: dx (n, cols) = the gradient by x of y = m x, and m's gradients ------- */
+NOVAQ_CHECK novaq_status nq_net_back_matrix(float *dx, bool add, nq_net *n, nq_tmatrix *m,
+                                            const float *dy, const float *x, uint64_t rows,
+                                            novaq_error *err);
+/* y (rows, dim) of x; y NULL: only the inside, for the way back. */
 NOVAQ_CHECK novaq_status nq_net_forward_block(float *y, nq_net *n, const nq_tblock *t,
                                               const float *x, novaq_error *err);
-/* dx (rows, dim): from the gradient by the block's output to that by its input x. */
-NOVAQ_CHECK novaq_status nq_net_back_block(float *dx, nq_net *n, const nq_tblock *t,
-                                           const float *x, novaq_error *err);
+/* dx (rows, dim): from the gradient by the block's output to that by its input x. kept: the
+ * inside lies in the slot in use. */
+NOVAQ_CHECK novaq_status nq_net_back_block(float *dx, nq_net *n, const nq_tblock *t, const float *x,
+                                           bool kept, novaq_error *err);
 
 #endif

@@ -1,0 +1,17 @@
+/* gemm_init.c - chooses a function of gemm.h at run time. */
+#include "kern/gemm.h"
+
+#include <stddef.h>
+
+#include "base/cpu.h"
+
+nq_gemm16_fn nq_gemm16_for(unsigned features) {
+#if defined(__x86_64__)
+    if ((features & NQ_CPU_BF16) != 0) {
+        return nq_gemm16_avx512bf16;
+    }
+#else
+    (void)features;
+#endif
+    return NULL;
+}

@@ -1,0 +1,153 @@
+/* checkpoint.c - see checkpoint.h. */
+#include "refine/checkpoint.h"
+
+#include <string.h>
+
+#include "base/mem.h"
+#include "io/fs.h"
+
+#define VERSION 1U
+
+typedef struct header {
+    char magic[8];
+    uint32_t version, number_bytes;
+    uint64_t total;
+    char identity[NQ_SHA256_HEX];
+} header;
+
+/* values, two moments, best, good. */
+#define ARRAYS 5
+
+novaq_status nq_refine_state_open(nq_refine_state *s, nq_param *params, size_t count,
+                                  const nq_adam_options *opt, novaq_error *err) {
+    *s = (nq_refine_state){0};
+    novaq_status st = nq_adam_open(&s->adam, params, count, opt, err);
+    float **list[] = {&s->best, &s->good, &s->keep};
+    for (size_t i = 0; st == NOVAQ_OK && i < sizeof list / sizeof list[0]; i++) {
+        st = nq_alloc(list[i], s->adam.total, sizeof(float), err);
+    }
+    if (st != NOVAQ_OK) {
+        nq_refine_state_close(s);
+    }
+    return st;
+}
+
+void nq_refine_state_close(nq_refine_state *s) {
+    nq_adam_close(&s->adam);
+    nq_free(s->best);
+    nq_free(s->good);
+    nq_free(s->keep);
+    *s = (nq_refine_state){0};
+}
+
+void nq_refine_gather(float *out, const nq_refine_state *s) {
+    for (size_t i = 0; i < s->adam.count; i++) {
+        const nq_param *p = &s->adam.params[i];
+        memcpy(out, p->value, p->count * sizeof(float));
+        out += p->count;
+    }
+}
+
+void nq_refine_scatter(nq_refine_state *s, const float *from) {
+    for (size_t i = 0; i < s->adam.count; i++) {
+        const nq_param *p = &s->adam.params[i];
+        memcpy(p->value, from, p->count * sizeof(float));
+        from += p->count;
+    }
+}
+
+static header make_header(const nq_refine_state *s, const char *identity) {
+    header h = {.version = VERSION, .number_bytes = sizeof(nq_refine_numbers)};
+    memcpy(h.magic, "NQREFINE", sizeof h.magic);
+    h.total = s->adam.total;
+    memcpy(h.identity, identity, sizeof h.identity);
+    return h;
+}
+
+static uint64_t file_bytes(const nq_refine_state *s) {
+    return sizeof(header) + sizeof(nq_refine_numbers) + ARRAYS * s->adam.total * sizeof(float) +
+           NQ_SHA256_HEX;
+}
+
+static void arrays_of(float *list[ARRAYS], nq_refine_state *s) {
+    list[0] = s->keep;
+    list[1] = s->adam.moment[0];
+    list[2] = s->adam.moment[1];
+    list[3] = s->best;
+    list[4] = s->good;
+}
+
+novaq_status nq_checkpoint_write(const char *path, nq_refine_state *s, const char *identity,
+                                 novaq_error *err) {
+    uint64_t bytes = file_bytes(s);
+    uint8_t *file = NULL;
+    NQ_TRY(nq_alloc_raw(&file, bytes, 1, err));
+    s->n.step = s->adam.step;
+    s->n.taken = s->adam.taken;
+    s->n.usual = s->adam.usual;
+    s->n.share = s->adam.share;
+    nq_refine_gather(s->keep, s);
+    header h = make_header(s, identity);
+    uint8_t *at = file;
+    memcpy(at, &h, sizeof h);
+    at += sizeof h;
+    memcpy(at, &s->n, sizeof s->n);
+    at += sizeof s->n;
+    float *list[ARRAYS];
+    arrays_of(list, s);
+    for (unsigned i = 0; i < ARRAYS; i++) {
+        memcpy(at, list[i], s->adam.total * sizeof(float));
+        at += s->adam.total * sizeof(float);
+    }
+    char hex[NQ_SHA256_HEX + 1];
+    novaq_status st = nq_sha256_of(hex, file, bytes - NQ_SHA256_HEX, err);
+    if (st == NOVAQ_OK) {
+        memcpy(at, hex, NQ_SHA256_HEX);
+        st = nq_write_file(path, file, bytes, err);
+    }
+    nq_free(file);
+    return st;
+}
+
+static void restore(nq_refine_state *s, const uint8_t *at) {
+    memcpy(&s->n, at, sizeof s->n);
+    at += sizeof s->n;
+    float *list[ARRAYS];
+    arrays_of(list, s);
+    for (unsigned i = 0; i < ARRAYS; i++) {
+        memcpy(list[i], at, s->adam.total * sizeof(float));
+        at += s->adam.total * sizeof(float);
+    }
+    s->adam.step = s->n.step;
+    s->adam.taken = s->n.taken;
+    s->adam.usual = s->n.usual;
+    s->adam.share = s->n.share;
+    nq_refine_scatter(s, s->keep);
+}
+
+novaq_status nq_checkpoint_read(bool *found, const char *path, nq_refine_state *s,
+                                const char *identity, novaq_error *err) {
+    *found = false;
+    char *file = NULL;
+    size_t len = 0;
+    if (!nq_is_file(path)) {
+        return NOVAQ_OK;
+    }
+    uint64_t bytes = file_bytes(s);
+    novaq_error why = {0};
+    novaq_status st = nq_read_file(&file, &len, path, bytes, &why);
+    if (st != NOVAQ_OK) { /* a longer one is another run's */
+        return st == NOVAQ_E_MEMORY ? nq_fail(err, st, "%s", why.msg) : NOVAQ_OK;
+    }
+    header h = make_header(s, identity);
+    char hex[NQ_SHA256_HEX + 1];
+    if (len == bytes && memcmp(file, &h, sizeof h) == 0) {
+        st = nq_sha256_of(hex, file, bytes - NQ_SHA256_HEX, err);
+        *found = st == NOVAQ_OK && memcmp(file + bytes - NQ_SHA256_HEX, hex, NQ_SHA256_HEX) == 0;
+    }
+    if (*found) {
+        restore(s, (const uint8_t *)file + sizeof h);
+    }
+    nq_free(file);
+    return st;
+}
