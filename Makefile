@@ -1,6 +1,6 @@
 # A thin front of CMake + Ninja. `make` installs missing Debian packages (as
 # root or through sudo, otherwise it says what to run) and builds build/novaq.
-# Variables: PREFIX, DESTDIR, JOBS, QUALITY and SPEED (arguments),
+# Variables: PREFIX, DESTDIR, JOBS, QUALITY, SPEED and STREAMING (arguments),
 # LLAMA_BENCH (speed), FUZZ_SECONDS (fuzz).
 
 PREFIX ?= /usr/local
@@ -9,7 +9,7 @@ FUZZ_SECONDS ?= 30
 CONFIGURE = cmake --preset
 
 .DEFAULT_GOAL := build
-.PHONY: build deps demo test bench quality speed lint format install asan tsan fuzz clean help
+.PHONY: build deps demo test bench quality speed streaming lint format install asan tsan fuzz clean help
 
 build: ## build build/novaq and the libraries
 	@tools/deps.sh
@@ -35,6 +35,9 @@ quality: build ## quality at every size on a model, against peers; see bench/qua
 
 speed: build ## tokens per second beside llama.cpp, random weights; see bench/speed.py --help
 	@bench/speed.py $(SPEED)
+
+streaming: build ## download and compress at once, memory bound; see bench/streaming.py --help
+	@bench/streaming.py $(STREAMING)
 
 lint: ## clang-format, clang-tidy, layering, style
 	@tools/deps.sh --lint

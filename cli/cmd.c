@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "progress.h"
+
 static void say(const char *fmt, va_list ap) __attribute__((format(printf, 1, 0)));
 
 static void say(const char *fmt, va_list ap) {
@@ -115,6 +117,19 @@ int cli_read_text(char **text, size_t *len, const char *path) {
     int code = read_all(text, len, f, path);
     (void)fclose(f);
     return code;
+}
+
+int cli_work(char **report, const opt_args *a, cli_work_fn run, const void *options,
+             novaq_progress_fn *progress_fn, void **ctx) {
+    novaq_error err = {.code = NOVAQ_OK};
+    progress p;
+    *report = NULL;
+    progress_begin(&p, cli_flag(a, OPT_QUIET));
+    *progress_fn = progress_callback;
+    *ctx = &p;
+    novaq_status st = run(report, options, &err);
+    progress_end(&p);
+    return st == NOVAQ_OK ? EXIT_OK : cli_fail(&err);
 }
 
 int cli_report(const opt_args *a, char *report, int (*print)(const char *json)) {

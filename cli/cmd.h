@@ -24,6 +24,7 @@ int cmd_validate(const opt_args *a);
 int cmd_verify(const opt_args *a);
 int cmd_stats(const opt_args *a);
 int cmd_info(const opt_args *a);
+int cmd_refine(const opt_args *a);
 int cmd_eval(const opt_args *a);
 int cmd_run(const opt_args *a);
 int cmd_chat(const opt_args *a);
@@ -54,6 +55,12 @@ double cli_real(const opt_args *a, opt_id id);
 /* A whole file, or standard input for "-". *text is NUL-terminated and freed
  * with free(). Returns EXIT_OK or says what failed. */
 int cli_read_text(char **text, size_t *len, const char *path);
+/* One call of the library: options is what run passes on to it. */
+typedef novaq_status (*cli_work_fn)(char **report, const void *options, novaq_error *err);
+/* Runs it with progress on standard error (--quiet: none) and Ctrl-C watched; progress
+ * and ctx are those members of options. Returns EXIT_OK or says what failed. */
+int cli_work(char **report, const opt_args *a, cli_work_fn run, const void *options,
+             novaq_progress_fn *progress, void **ctx);
 /* The report as JSON with --json, else by print. Frees the report. */
 int cli_report(const opt_args *a, char *report, int (*print)(const char *json));
 

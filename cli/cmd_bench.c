@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "cmd.h"
-#include "progress.h"
 #include "report.h"
 
 #define LIST_MAX 16
@@ -110,6 +109,10 @@ static int check_model(const opt_args *a, const novaq_bench_options *o) {
     return EXIT_OK;
 }
 
+static novaq_status run_bench(char **report, const void *options, novaq_error *err) {
+    return novaq_bench(report, options, err);
+}
+
 static int bench_model(const opt_args *a) {
     novaq_bench_options o = NOVAQ_BENCH_OPTIONS_INIT;
     lists l;
@@ -117,19 +120,12 @@ static int bench_model(const opt_args *a) {
     if (code == EXIT_OK) {
         code = check_model(a, &o);
     }
+    char *report = NULL;
+    if (code == EXIT_OK) {
+        code = cli_work(&report, a, run_bench, &o, &o.progress, &o.progress_ctx);
+    }
     if (code != EXIT_OK) {
         return code;
-    }
-    progress p;
-    progress_begin(&p, cli_flag(a, OPT_QUIET));
-    o.progress = progress_callback;
-    o.progress_ctx = &p;
-    novaq_error err = {.code = NOVAQ_OK};
-    char *report = NULL;
-    novaq_status st = novaq_bench(&report, &o, &err);
-    progress_end(&p);
-    if (st != NOVAQ_OK) {
-        return cli_fail(&err);
     }
     const char *format = cli_text(a, OPT_FORMAT);
     if (strcmp(format, "json") == 0 && !cli_flag(a, OPT_JSON)) {

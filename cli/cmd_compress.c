@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "cmd.h"
-#include "progress.h"
+#include "locate.h"
 #include "report.h"
 
 static const opt_id paper_options[] = {OPT_LEVEL1, OPT_LEVEL2, OPT_MAX_DIM, OPT_MIN_DIM,
@@ -27,43 +27,6 @@ static bool ends_in(const char *s, const char *tail) {
 
 static bool is_file_name(const char *path) {
     return ends_in(path, ".bin") || ends_in(path, ".novaq") || ends_in(path, ".safetensors");
-}
-
-/* Where a model lies decides whether this version can read it. */
-static int check_reachable(const opt_args *a, const char *input) {
-    const char *sep = strstr(input, "://");
-    if (sep != NULL) {
-        return cli_fail_text(EXIT_FAIL,
-                             "streaming from %.*s:// is not in this version; download the file "
-                             "and give its path",
-                             (int)((sep - input) & 0xff), input);
-    }
-    switch (a->command) {
-    case CMD_HF:
-        return cli_fail_text(EXIT_FAIL, "streaming from hf:// is not in this version; download "
-                                        "the files and run: novaq local PATH");
-    case CMD_OLLAMA:
-        return cli_fail_text(EXIT_FAIL, "streaming from ollama:// is not in this version; give "
-                                        "the model's GGUF blob: novaq local PATH");
-    case CMD_URL:
-        return cli_usage("url: '%s' is not a web address such as https://HOST/FILE; for a file "
-                         "on disk run: novaq local PATH",
-                         input);
-    default: return EXIT_OK;
-    }
-}
-
-static int find_input(const opt_args *a, const char **input) {
-    const char *named = cli_text(a, OPT_INPUT); /* NULL but for compress */
-    *input = a->arg_count > 0 ? a->args[0] : named;
-    if (*input == NULL) {
-        return cli_usage("compress: no model; give --input MODEL");
-    }
-    if (named != NULL && a->arg_count > 0) {
-        return cli_usage("compress: two models, '%s' and --input '%s'; give one", a->args[0],
-                         named);
-    }
-    return check_reachable(a, *input);
 }
 
 static int check_tensor_types(const opt_args *a) {
@@ -112,7 +75,13 @@ static int check_contradictions(const opt_args *a) {
     static const opt_id fixing[] = {OPT_TARGET_BITS, OPT_SCHEME, OPT_SUBSPACES};
     static const opt_id calibrated[] = {
         OPT_CALIBRATION_TOKENS, OPT_NO_FEEDBACK,   OPT_NO_PROPAGATE, OPT_SWEEPS, OPT_DAMPING,
-        OPT_COLUMN_ORDER,       OPT_COLUMN_SCALES, OPT_MAX_MEMORY};
+        OPT_COLUMN_ORDER,       OPT_COLUMN_SCALES, OPT_REFINE_BLOCKS};
+    if (cli_flag(a, OPT_RESUME) && cli_flag(a, OPT_RESTART)) {
+        return cli_usage("--resume and --restart contradict each other; give one");
+    }
+    if (cli_flag(a, OPT_JSON) && cli_flag(a, OPT_JSON_LINES)) {
+        return cli_usage("--json and --json-lines are two forms of the report; give one");
+    }
     for (size_t i = 0; cli_given(a, OPT_TARGET_SIZE) && i < sizeof fixing / sizeof fixing[0]; i++) {
         if (cli_given(a, fixing[i])) {
             return cli_usage("--target-size and --%s contradict each other; give one",
@@ -142,6 +111,13 @@ static void fill_calibration(novaq_compress_options *o, const opt_args *a) {
     o->max_memory = a->value[OPT_MAX_MEMORY].u;
 }
 
+/* Whoever reads the lines wants each when its tensor is done. */
+static void print_tensor(void *ctx, const char *json_line) {
+    (void)ctx;
+    (void)printf("{\"tensor\": %s}\n", json_line);
+    (void)fflush(stdout);
+}
+
 static int fill(novaq_compress_options *o, const opt_args *a) {
     o->output = cli_text(a, OPT_OUTPUT);
     if (o->output == NULL && !cli_flag(a, OPT_DRY_RUN)) {
@@ -167,6 +143,11 @@ static int fill(novaq_compress_options *o, const opt_args *a) {
     o->segment_rows = cli_uint(a, OPT_SEGMENT_ROWS);
     o->keep_embedding = cli_flag(a, OPT_KEEP_EMBEDDING);
     o->threads = cli_uint(a, OPT_THREADS);
+    o->restart = cli_flag(a, OPT_RESTART);
+    o->refine = cli_given(a, OPT_REFINE);
+    o->refine_steps = cli_uint(a, OPT_REFINE);
+    o->refine_blocks = cli_uint(a, OPT_REFINE_BLOCKS);
+    o->tensor = cli_flag(a, OPT_JSON_LINES) ? print_tensor : NULL;
     fill_calibration(o, a);
     int code = check_contradictions(a);
     if (code == EXIT_OK) {
@@ -175,34 +156,48 @@ static int fill(novaq_compress_options *o, const opt_args *a) {
     return code == EXIT_OK ? fill_paper(o, a) : code;
 }
 
-int cmd_compress(const opt_args *a) {
-    novaq_compress_options o = NOVAQ_COMPRESS_OPTIONS_INIT;
-    /* Usage errors first: they hold wherever the model lies. */
-    int code = fill(&o, a);
-    if (code == EXIT_OK) {
-        code = find_input(a, &o.input);
-    }
+static novaq_status run_compress(char **report, const void *options, novaq_error *err) {
+    return novaq_compress(report, options, err);
+}
+
+static novaq_status run_plan(char **report, const void *options, novaq_error *err) {
+    return novaq_plan(report, options, err);
+}
+
+static int compress(const opt_args *a, novaq_compress_options *o) {
+    bool plan = cli_flag(a, OPT_DRY_RUN);
+    char *report = NULL;
+    int code =
+        cli_work(&report, a, plan ? run_plan : run_compress, o, &o->progress, &o->progress_ctx);
     if (code != EXIT_OK) {
         return code;
     }
-    bool plan = cli_flag(a, OPT_DRY_RUN);
-    progress p;
-    progress_begin(&p, cli_flag(a, OPT_QUIET));
-    o.progress = progress_callback;
-    o.progress_ctx = &p;
-    novaq_error err = {.code = NOVAQ_OK};
-    char *report = NULL;
-    novaq_status st = plan ? novaq_plan(&report, &o, &err) : novaq_compress(&report, &o, &err);
-    progress_end(&p);
-    if (st != NOVAQ_OK) {
-        return cli_fail(&err);
+    if (cli_flag(a, OPT_JSON_LINES)) {
+        return report_line(report);
     }
-    if (!cli_flag(a, OPT_JSON)) {
-        report_warnings(report);
+    if (cli_flag(a, OPT_JSON)) {
+        return cli_report(a, report, report_compress);
     }
+    report_warnings(report);
     code = cli_report(a, report, plan ? report_plan : report_compress);
-    if (code == EXIT_OK && !plan && !cli_flag(a, OPT_JSON)) {
-        (void)printf("written to       %s\n", o.output);
+    if (code == EXIT_OK && !plan) {
+        (void)printf("written to       %s\n", o->output);
     }
+    return code;
+}
+
+int cmd_compress(const opt_args *a) {
+    novaq_compress_options o = NOVAQ_COMPRESS_OPTIONS_INIT;
+    char *locator = NULL;
+    /* Usage errors first: they hold wherever the model lies. */
+    int code = fill(&o, a);
+    if (code == EXIT_OK) {
+        code = cli_locate(&locator, a);
+    }
+    if (code == EXIT_OK) {
+        o.input = locator;
+        code = compress(a, &o);
+    }
+    free(locator);
     return code;
 }

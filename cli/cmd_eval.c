@@ -2,7 +2,6 @@
 #include <stdlib.h>
 
 #include "cmd.h"
-#include "progress.h"
 #include "report.h"
 
 /* What only an ablation understands. */
@@ -80,22 +79,19 @@ static int fill(novaq_eval_options *o, const opt_args *a) {
     return code;
 }
 
+static novaq_status run_eval(char **report, const void *options, novaq_error *err) {
+    return novaq_eval(report, options, err);
+}
+
 static int evaluate(const opt_args *a) {
     novaq_eval_options o = NOVAQ_EVAL_OPTIONS_INIT;
+    char *report = NULL;
     int code = fill(&o, a);
+    if (code == EXIT_OK) {
+        code = cli_work(&report, a, run_eval, &o, &o.progress, &o.progress_ctx);
+    }
     if (code != EXIT_OK) {
         return code;
-    }
-    progress p;
-    progress_begin(&p, cli_flag(a, OPT_QUIET));
-    o.progress = progress_callback;
-    o.progress_ctx = &p;
-    novaq_error err = {.code = NOVAQ_OK};
-    char *report = NULL;
-    novaq_status st = novaq_eval(&report, &o, &err);
-    progress_end(&p);
-    if (st != NOVAQ_OK) {
-        return cli_fail(&err);
     }
     if (!cli_flag(a, OPT_JSON)) {
         report_windows(report, o.chunks);
@@ -147,22 +143,19 @@ static int fill_ablation(novaq_ablation_options *o, novaq_compress_options *c, c
     return EXIT_OK;
 }
 
+static novaq_status run_ablation(char **report, const void *options, novaq_error *err) {
+    return novaq_ablation(report, options, err);
+}
+
 static int ablate(const opt_args *a) {
     novaq_ablation_options o = NOVAQ_ABLATION_OPTIONS_INIT;
     novaq_compress_options c = NOVAQ_COMPRESS_OPTIONS_INIT;
-    int code = fill_ablation(&o, &c, a);
-    if (code != EXIT_OK) {
-        return code;
-    }
-    progress p;
-    progress_begin(&p, cli_flag(a, OPT_QUIET));
-    o.progress = progress_callback;
-    o.progress_ctx = &p;
-    novaq_error err = {.code = NOVAQ_OK};
     char *report = NULL;
-    novaq_status st = novaq_ablation(&report, &o, &err);
-    progress_end(&p);
-    return st == NOVAQ_OK ? cli_report(a, report, report_ablation) : cli_fail(&err);
+    int code = fill_ablation(&o, &c, a);
+    if (code == EXIT_OK) {
+        code = cli_work(&report, a, run_ablation, &o, &o.progress, &o.progress_ctx);
+    }
+    return code == EXIT_OK ? cli_report(a, report, report_ablation) : code;
 }
 
 int cmd_eval(const opt_args *a) { return cli_flag(a, OPT_ABLATION) ? ablate(a) : evaluate(a); }

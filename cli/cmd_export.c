@@ -1,7 +1,10 @@
 /* cmd_export.c - plain weights for other tools. */
 #include "cmd.h"
-#include "progress.h"
 #include "report.h"
+
+static novaq_status run_export(char **report, const void *options, novaq_error *err) {
+    return novaq_export(report, options, err);
+}
 
 int cmd_export(const opt_args *a) {
     novaq_export_options o = NOVAQ_EXPORT_OPTIONS_INIT;
@@ -16,13 +19,7 @@ int cmd_export(const opt_args *a) {
     if (o.output == NULL) {
         return cli_usage("export: nowhere to write; give --output PATH");
     }
-    progress p;
-    progress_begin(&p, cli_flag(a, OPT_QUIET));
-    o.progress = progress_callback;
-    o.progress_ctx = &p;
-    novaq_error err = {.code = NOVAQ_OK};
     char *report = NULL;
-    novaq_status st = novaq_export(&report, &o, &err);
-    progress_end(&p);
-    return st == NOVAQ_OK ? cli_report(a, report, report_export) : cli_fail(&err);
+    int code = cli_work(&report, a, run_export, &o, &o.progress, &o.progress_ctx);
+    return code == EXIT_OK ? cli_report(a, report, report_export) : code;
 }

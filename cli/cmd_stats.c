@@ -8,5 +8,11 @@ int cmd_stats(const opt_args *a) {
     if (novaq_stats(&report, a->args[0], &err) != NOVAQ_OK) {
         return cli_fail(&err);
     }
+    const char *picture = cli_text(a, OPT_PLOT);
+    int code = picture != NULL ? report_plot(report, picture) : EXIT_OK;
+    if (code != EXIT_OK) {
+        novaq_free(report);
+        return code;
+    }
     return cli_report(a, report, report_stats);
 }

@@ -27,25 +27,13 @@ static int cmd_none(const opt_args *a) {
 }
 
 static const command_fn commands[CMD_COUNT] = {
-    [CMD_NONE] = cmd_none,
-    [CMD_COMPRESS] = cmd_compress,
-    [CMD_LOCAL] = cmd_compress,
-    [CMD_HF] = cmd_compress,
-    [CMD_OLLAMA] = cmd_compress,
-    [CMD_URL] = cmd_compress,
-    [CMD_VALIDATE] = cmd_validate,
-    [CMD_VERIFY] = cmd_verify,
-    [CMD_STATS] = cmd_stats,
-    [CMD_INFO] = cmd_info,
-    [CMD_EVAL] = cmd_eval,
-    [CMD_RUN] = cmd_run,
-    [CMD_CHAT] = cmd_chat,
-    [CMD_TOKENIZE] = cmd_tokenize,
-    [CMD_EXPORT] = cmd_export,
-    [CMD_BENCH] = cmd_bench,
-    [CMD_COMPLETION] = cmd_completion,
-    [CMD_VERSION] = cmd_version,
-    [CMD_HELP] = cmd_help,
+    [CMD_NONE] = cmd_none,         [CMD_COMPRESS] = cmd_compress, [CMD_LOCAL] = cmd_compress,
+    [CMD_HF] = cmd_compress,       [CMD_OLLAMA] = cmd_compress,   [CMD_URL] = cmd_compress,
+    [CMD_VALIDATE] = cmd_validate, [CMD_VERIFY] = cmd_verify,     [CMD_STATS] = cmd_stats,
+    [CMD_INFO] = cmd_info,         [CMD_REFINE] = cmd_refine,     [CMD_EVAL] = cmd_eval,
+    [CMD_RUN] = cmd_run,           [CMD_CHAT] = cmd_chat,         [CMD_TOKENIZE] = cmd_tokenize,
+    [CMD_EXPORT] = cmd_export,     [CMD_BENCH] = cmd_bench,       [CMD_COMPLETION] = cmd_completion,
+    [CMD_VERSION] = cmd_version,   [CMD_HELP] = cmd_help,
 };
 
 static int dispatch(opt_args *a, int argc, char **argv) {

@@ -302,6 +302,9 @@ static opt_result take_option(opt_args *a, const opt_spec *s, const char *attach
     if (attached != NULL) {
         return set_value(a, s, attached, true);
     }
+    if (s->metavar[0] == '[') { /* only ever attached */
+        return set_value(a, s, s->preset, true);
+    }
     const char *next = *i + 1 < argc ? argv[*i + 1] : NULL;
     if (next == NULL) {
         return bad(a, "--%s needs a value: --%s %s", s->name, s->name, s->metavar);
@@ -314,29 +317,12 @@ static opt_result take_option(opt_args *a, const opt_spec *s, const char *attach
     return set_value(a, s, next, true);
 }
 
-/* Announced elsewhere, but not there: better than "unknown". */
-static const char *not_yet(const char *name, size_t len) {
-    static const char *const options[][2] = {
-        {"resume", "--resume is not in this version; an interrupted run starts again"},
-    };
-    for (size_t i = 0; i < sizeof options / sizeof options[0]; i++) {
-        if (is_word(name, len, options[i][0])) {
-            return options[i][1];
-        }
-    }
-    return NULL;
-}
-
 static opt_result take_long(opt_args *a, int argc, char *const *argv, int *i) {
     const char *name = argv[*i] + 2;
     size_t len = strcspn(name, "=");
     const opt_spec *s = find_long(a->command, name, len);
     if (s != NULL) {
         return take_option(a, s, name[len] == '=' ? name + len + 1 : NULL, argc, argv, i);
-    }
-    const char *later = not_yet(name, len);
-    if (later != NULL) {
-        return bad(a, "%s", later);
     }
     const char *near = nearest_option(a->command, name, len);
     const char *command = opt_commands[a->command].name;

@@ -23,6 +23,7 @@ typedef enum opt_command_id {
     CMD_VERIFY,
     CMD_STATS,
     CMD_INFO,
+    CMD_REFINE,
     CMD_EVAL,
     CMD_RUN,
     CMD_CHAT,
@@ -41,6 +42,7 @@ typedef enum opt_id {
     OPT_COMPLETION,
     OPT_MAN,
     OPT_INPUT,
+    OPT_REVISION,
     OPT_OUTPUT,
     OPT_TARGET_BITS,
     OPT_TARGET_SIZE,
@@ -70,7 +72,22 @@ typedef enum opt_id {
     OPT_SEGMENT_ROWS,
     OPT_KEEP_EMBEDDING,
     OPT_SINGLE_FILE,
+    OPT_RESUME,
+    OPT_RESTART,
     OPT_DRY_RUN,
+    OPT_REFINE,
+    OPT_REFINE_BLOCKS,
+    OPT_TEACHER,
+    OPT_STEPS,
+    OPT_SEQUENCE,
+    OPT_BATCH,
+    OPT_RATE,
+    OPT_SCALE_RATE,
+    OPT_GAIN_RATE,
+    OPT_LAMBDA,
+    OPT_CODEBOOK_COLUMNS,
+    OPT_CHECKPOINT,
+    OPT_EXACT,
     OPT_MODEL,
     OPT_PERPLEXITY,
     OPT_CHUNKS,
@@ -101,6 +118,7 @@ typedef enum opt_id {
     OPT_NO_PARSE_SPECIAL,
     OPT_TO,
     OPT_DTYPE,
+    OPT_PLOT,
     OPT_BENCH_PROMPT,
     OPT_BENCH_GENERATE,
     OPT_DEPTH,
@@ -114,6 +132,7 @@ typedef enum opt_id {
     OPT_SCHEMES,
     OPT_THREADS,
     OPT_JSON,
+    OPT_JSON_LINES,
     OPT_QUIET,
     OPT_COUNT
 } opt_id;
@@ -135,7 +154,7 @@ typedef struct opt_spec {
     char letter;         /* -x, or 0 */
     const char *name;    /* --name */
     const char *alias;   /* another spelling, or NULL */
-    const char *metavar; /* "FILE"; NULL for flags */
+    const char *metavar; /* "FILE"; NULL for flags; "[=N]": may be left out, then preset */
     const char *choices; /* "a|b|c", or NULL */
     double min, max;     /* UINT, REAL, SIZE: inclusive, except: */
     bool above_min;      /* min itself is not allowed */

@@ -436,16 +436,34 @@ static void man_command(FILE *out, int c) {
     }
 }
 
+static const char *const environment[][2] = {
+    {"NOVAQ_CPU", "Highest instruction set to use: scalar, avx2, avx512 or neon."},
+    {"HF_TOKEN, HUGGINGFACE_HUB_TOKEN, HUGGINGFACE_TOKEN, HUGGING_FACE_HUB_TOKEN, HF_TOKEN_PATH",
+     "Token for private and gated models of the Hugging Face Hub; the first that is set, else the "
+     "file that hf auth login leaves."},
+    {"HF_ENDPOINT, HF_HUB_CACHE, HF_HOME, HF_HUB_OFFLINE",
+     "Address of the hub; where complete copies of files may lie already; 1: use nothing else."},
+    {"OLLAMA_MODELS", "Store of a local Ollama."},
+    {"NOVAQ_HTTP_RETRIES, NOVAQ_HTTP_STALL, NOVAQ_HTTP_CONNECT",
+     "Patience with a network: further attempts, seconds without a byte, seconds to connect."},
+    {"http_proxy, https_proxy, no_proxy, SSL_CERT_FILE",
+     "Proxies and trusted certificates, as curl has them."},
+    {"TMPDIR", "Folder of temporary files."},
+    {"SOURCE_DATE_EPOCH", "Time to record in an artifact, in seconds since 1970."},
+    {"NO_COLOR, TERM",
+     "Nothing is printed in colour. With TERM=dumb progress is plain lines, as it is when "
+     "standard error is not a terminal."},
+};
+
 static void man_environment(FILE *out) {
-    (void)fputs(".SH ENVIRONMENT\n"
-                ".TP\n\\fBNOVAQ_CPU\\fR\n"
-                "Highest instruction set to use: scalar, avx2, avx512 or neon.\n"
-                ".TP\n\\fBSOURCE_DATE_EPOCH\\fR\n"
-                "Time to record in an artifact, in seconds since 1970.\n"
-                ".TP\n\\fBNO_COLOR\\fR, \\fBTERM\\fR\n"
-                "Nothing is printed in colour. With TERM=dumb progress is plain lines, as it is "
-                "when standard error is not a terminal.\n",
-                out);
+    (void)fputs(".SH ENVIRONMENT\n", out);
+    for (size_t i = 0; i < sizeof environment / sizeof environment[0]; i++) {
+        (void)fputs(".TP\n\\fB", out);
+        put_roff(out, environment[i][0]);
+        (void)fputs("\\fR\n", out);
+        put_roff(out, environment[i][1]);
+        (void)fputc('\n', out);
+    }
 }
 
 void opt_print_man(FILE *out) {

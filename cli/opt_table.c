@@ -26,16 +26,23 @@ const opt_command opt_commands[CMD_COUNT] = {
                   "novaq stats small", "novaq run small -p \"The capital of France is\"")},
     [CMD_COMPRESS] =
         {"compress", "--input MODEL --output PATH [OPTIONS]", "compress a model",
-         "Reads SafeTensors (file, index or directory) or GGUF and writes a new artifact: a "
-         "directory, or one file when PATH ends in .bin, .novaq or .safetensors or when "
-         "--single-file is given. With only --target-bits the planner picks a scheme for each "
-         "tensor. Giving --level1-centroids, --level2-centroids, --max-subspace-dim, "
-         "--min-subspace-dim or --subspaces selects two-level product quantization with exactly "
-         "those parameters. A model that novaq can run is first run on text it samples itself, "
-         "so that the codec knows which weights matter; --calibration takes a text of yours "
-         "instead, or none.",
+         "MODEL is a SafeTensors, GGUF, PyTorch or ONNX file or a directory, or lies elsewhere: "
+         "hf://ORG/NAME[@REVISION][/FILE] on the Hugging Face Hub, ollama://NAME[:TAG] in the "
+         "library of Ollama, or an http:// or https:// address. What is elsewhere is compressed "
+         "while it arrives; nothing of it is written to disk. The new artifact is a directory, or "
+         "one file when PATH ends in .bin, .novaq or .safetensors or when --single-file is given. "
+         "An interrupted run goes on where it stopped when the same command is given again. With "
+         "only --target-bits the planner picks a scheme for each tensor. Giving "
+         "--level1-centroids, --level2-centroids, --max-subspace-dim, --min-subspace-dim or "
+         "--subspaces selects two-level product quantization with exactly those parameters. A "
+         "model that novaq can run is first run on text it samples itself, so that the codec "
+         "knows which weights matter; --calibration takes a text of yours instead, or none.",
          0, 1, "",
          EXAMPLES("novaq compress --input model.safetensors --output ./artifacts",
+                  "novaq compress --input hf://ORG/NAME --output ./artifacts",
+                  "novaq compress --input hf://ORG/NAME@main/model-f16.gguf --output small.novaq",
+                  "novaq compress --input https://example.com/model.gguf --output small.novaq "
+                  "--calibration none",
                   "novaq compress --input model.gguf --output small.novaq --target-bits 2",
                   "novaq compress --input model.gguf --output small --target-bits 2 "
                   "--calibration text.txt",
@@ -53,19 +60,27 @@ const opt_command opt_commands[CMD_COUNT] = {
                    "give the path of a model: a .safetensors or .gguf file or a directory",
                    EXAMPLES("novaq local model.safetensors --output local-model-novaq.bin",
                             "novaq local model.gguf --bits 1.5 --subspaces 4 --output x.bin")},
-    [CMD_HF] = {"hf", "REPO [OPTIONS]", "compress a model of the Hugging Face Hub",
-                "Accepts every option of local. Streaming is not in this version: the command "
-                "says so and stops; download the model and use local.",
+    [CMD_HF] = {"hf", "REPO [-f FILE] [--revision REV] [OPTIONS]",
+                "compress a model of the Hugging Face Hub",
+                "REPO is ORG/NAME, hf://ORG/NAME[@REVISION][/FILE] or the address of its page. "
+                "Weights are compressed while they arrive, into one file. A private or gated "
+                "repository needs a token in HF_TOKEN; HF_ENDPOINT names another hub. Where a "
+                "repository has several models, --file chooses.",
                 1, 1, "give a repository such as ORG/NAME",
-                EXAMPLES("novaq hf ORG/NAME --bits 1.5 --subspaces 4 --output model-novaq.bin")},
+                EXAMPLES("novaq hf ORG/NAME --bits 1.5 --subspaces 4 --output model-novaq.bin",
+                         "novaq hf ORG/NAME --revision v1.0 --target-bits 4",
+                         "novaq hf ORG/NAME-GGUF -f name-q8_0.gguf --target-size 2GB")},
     [CMD_OLLAMA] = {"ollama", "MODEL [OPTIONS]", "compress a model of the Ollama library",
-                    "Accepts every option of local. Streaming is not in this version: the command "
-                    "says so and stops; give the path of the model's GGUF blob to local.",
+                    "MODEL is a name as Ollama takes it: [HOST/][NAMESPACE/]NAME[:TAG]. It is read "
+                    "from the store of a local Ollama (OLLAMA_MODELS) if it is there, else from "
+                    "the registry, and compressed while it arrives, into one file.",
                     1, 1, "give a model such as NAME:TAG",
-                    EXAMPLES("novaq ollama NAME:TAG --bits 1.5 --output model-novaq.bin")},
+                    EXAMPLES("novaq ollama NAME:TAG --bits 1.5 --output model-novaq.bin",
+                             "novaq ollama hf.co/ORG/NAME:Q8_0 --target-bits 4")},
     [CMD_URL] = {"url", "URL [OPTIONS]", "compress a model behind a web address",
-                 "Accepts every option of local. Streaming is not in this version: the command "
-                 "says so and stops; download the file and use local.",
+                 "URL is a SafeTensors, GGUF, PyTorch or ONNX file, or the index.json of a sharded "
+                 "one, on a server that answers range requests. config.json and the tokenizer are "
+                 "looked for beside it.",
                  1, 1, "give the address of a .safetensors or .gguf file",
                  EXAMPLES("novaq url https://example.com/model.safetensors --output "
                           "model-novaq.bin")},
@@ -80,14 +95,35 @@ const opt_command opt_commands[CMD_COUNT] = {
                     1, 1, "give the path of an artifact",
                     EXAMPLES("novaq verify small.novaq", "novaq verify ./artifacts --threads 2")},
     [CMD_STATS] = {"stats", "MODEL [OPTIONS]", "size and error of every layer",
-                   "Bits per weight are counted from bytes on disk over all tensors; ratios are "
-                   "against the same tensors in 16-bit and 32-bit floats.",
+                   "Two tables: size and error of each layer; of each coded one the best, mean "
+                   "and worst error over its subspaces and how evenly its symbols are used. Bits "
+                   "per weight are counted from bytes on disk over all tensors; ratios are "
+                   "against the same tensors in 16-bit and 32-bit floats. --plot draws error, "
+                   "bits and cosine of the coded layers, block by block, with gnuplot.",
                    1, 1, "give the path of an artifact or a model",
-                   EXAMPLES("novaq stats small.novaq", "novaq stats ./artifacts --json")},
+                   EXAMPLES("novaq stats small.novaq", "novaq stats ./artifacts --json",
+                            "novaq stats small.novaq --plot layers.png",
+                            "novaq stats hf://ORG/NAME")},
     [CMD_INFO] = {"info", "MODEL [OPTIONS]", "what a model is",
                   "Architecture, hyperparameters, tokenizer and tensors of a model or an artifact.",
                   1, 1, "give the path of an artifact or a model",
-                  EXAMPLES("novaq info model.gguf", "novaq info ./artifacts --json")},
+                  EXAMPLES("novaq info model.gguf", "novaq info ./artifacts --json",
+                           "novaq info hf://ORG/NAME")},
+    [CMD_REFINE] =
+        {"refine", "ARTIFACT --teacher SOURCE --output PATH [OPTIONS]",
+         "teach an artifact by its source",
+         "Runs the artifact beside the model it was made from and changes codebooks, row scales "
+         "and gains, never symbols, so that its predictions come nearer to the model's. Windows "
+         "of the text that are not learnt from decide which values are kept: the new artifact is "
+         "never worse on them than ARTIFACT, which stays as it is. The size grows by the "
+         "codebooks alone (--codebook-columns). A run that is interrupted leaves a checkpoint "
+         "beside the output; the same command goes on from it and gives the same bytes.",
+         1, 1, "give the artifact to refine",
+         EXAMPLES("novaq refine small.novaq --teacher model.gguf --output better.novaq",
+                  "novaq refine small.novaq --teacher hf://ORG/NAME --output better.novaq "
+                  "--calibration text.txt --steps 300",
+                  "novaq refine small.novaq --output better.novaq --calibration text.txt "
+                  "--json-lines > curve.jsonl")},
     [CMD_EVAL] = {"eval", "MODEL --perplexity TEXTFILE [OPTIONS]", "measure quality on a text",
                   "Perplexity by the protocol of llama-perplexity: windows of --n-ctx tokens, the "
                   "second half of each scored. --against SOURCE adds the Kullback-Leibler "
@@ -169,7 +205,11 @@ const opt_command opt_commands[CMD_COUNT] = {
 
 const opt_spec opt_specs[] = {
     {OPT_INPUT, BIT(CMD_COMPRESS), OPT_T_TEXT, 'i', "input", NULL, "MODEL", NULL, 0, 0, false, NULL,
-     "model to read: a .safetensors or .gguf file, an index.json or a directory"},
+     "model to read: a file, an index.json, a directory, or a place: hf://, ollama://, https://"},
+    {OPT_REVISION, BIT(CMD_HF), OPT_T_TEXT, 0, "revision", NULL, "REV", NULL, 0, 0, false, NULL,
+     "branch, tag or commit to read; the commit it stands for is recorded"},
+    {OPT_FILE, BIT(CMD_HF), OPT_T_TEXT, 'f', "file", NULL, "FILE", NULL, 0, 0, false, NULL,
+     "file of the repository to read, such as a GGUF among several"},
     {OPT_OUTPUT, BIT(CMD_COMPRESS), OPT_T_TEXT, 'o', "output", NULL, "PATH", NULL, 0, 0, false,
      NULL, "artifact to write: a directory, or a file ending in .bin, .novaq or .safetensors"},
     {OPT_OUTPUT, SEED1, OPT_T_TEXT, 'o', "output", NULL, "FILE", NULL, 0, 0, false,
@@ -241,11 +281,65 @@ const opt_spec opt_specs[] = {
      NULL, "write one file instead of a directory, whatever its name"},
     {OPT_MAX_MEMORY, COMPRESSING, OPT_T_SIZE, 0, "max-memory", NULL, "BYTES", NULL, 1, 9e18, false,
      NULL,
-     "state of the calibration tokens beyond this goes to a temporary file; half of the machine's "
-     "memory if not given"},
+     "bound on what is fetched ahead of the tensor at work and on the state of the calibration "
+     "tokens, which beyond it goes to a temporary file; half of the machine's memory for the state "
+     "if not given"},
+    {OPT_RESUME, COMPRESSING, OPT_T_FLAG, 0, "resume", NULL, NULL, NULL, 0, 0, false, NULL,
+     "go on where an interrupted run of the same command stopped (always done)"},
+    {OPT_RESTART, COMPRESSING, OPT_T_FLAG, 0, "restart", NULL, NULL, NULL, 0, 0, false, NULL,
+     "throw away what an interrupted run left and begin again"},
     {OPT_DRY_RUN, COMPRESSING, OPT_T_FLAG, 0, "dry-run", NULL, NULL, NULL, 0, 0, false, NULL,
      "print the plan and the size it would give; write nothing (with calibration the model is run "
      "to measure sensitivities; --calibration none makes it fast)"},
+
+    {OPT_REFINE, COMPRESSING, OPT_T_UINT, 0, "refine", NULL, "[=STEPS]", NULL, 0, 1000000, false,
+     "0", "refine the result with the source as teacher, see novaq refine; 0 means 300 steps"},
+    {OPT_REFINE_BLOCKS, COMPRESSING, OPT_T_UINT, 0, "refine-blocks", NULL, "N", NULL, 0, 100000,
+     false, "0",
+     "steps by which each block, once coded, learns to give what the original one gives, before "
+     "the next is coded"},
+
+    {OPT_TEACHER, BIT(CMD_REFINE), OPT_T_TEXT, 0, "teacher", NULL, "SOURCE", NULL, 0, 0, false,
+     NULL, "the model the artifact was made from; if not given, where the artifact says it was"},
+    {OPT_OUTPUT, BIT(CMD_REFINE), OPT_T_TEXT, 'o', "output", NULL, "PATH", NULL, 0, 0, false, NULL,
+     "artifact to write: a directory, or a file ending in .bin, .novaq or .safetensors"},
+    {OPT_SINGLE_FILE, BIT(CMD_REFINE), OPT_T_FLAG, 0, "single-file", NULL, NULL, NULL, 0, 0, false,
+     NULL, "write one file instead of a directory, whatever its name"},
+    {OPT_STEPS, BIT(CMD_REFINE), OPT_T_UINT, 'n', "steps", NULL, "N", NULL, 1, 1000000, false,
+     "300", "steps; the rate of learning falls towards the last"},
+    {OPT_CALIBRATION, BIT(CMD_REFINE), OPT_T_TEXT, 0, "calibration", NULL, "FILE|self", NULL, 0, 0,
+     false, "self", "text to learn from, or text that the teacher samples itself"},
+    {OPT_CALIBRATION_TOKENS, BIT(CMD_REFINE), OPT_T_UINT, 0, "calibration-tokens", NULL, "N", NULL,
+     0, 4194304, false, "0",
+     "tokens of the text at most; 0 means all of a file, or what the steps can use, at most 65536, "
+     "of the teacher's own"},
+    {OPT_SEQUENCE, BIT(CMD_REFINE), OPT_T_UINT, 0, "sequence", NULL, "N", NULL, 8, 65536, false,
+     "512", "tokens of a sequence"},
+    {OPT_BATCH, BIT(CMD_REFINE), OPT_T_UINT, 0, "batch", NULL, "N", NULL, 1, 4096, false, "2",
+     "sequences a step"},
+    {OPT_RATE, BIT(CMD_REFINE), OPT_T_REAL, 0, "lr", "rate", "X", NULL, 0, 1, true, "0.003",
+     "rate of learning: a step changes a codebook entry by about this share of the codebook's "
+     "size"},
+    {OPT_SCALE_RATE, BIT(CMD_REFINE), OPT_T_REAL, 0, "lr-scales", NULL, "X", NULL, 0, 1, false,
+     NULL, "the same of row scales and means (as --lr); 0 leaves them as they are"},
+    {OPT_GAIN_RATE, BIT(CMD_REFINE), OPT_T_REAL, 0, "lr-gains", NULL, "X", NULL, 0, 1, false, NULL,
+     "the same of the gains and biases of norms (as --lr); 0 leaves them as they are"},
+    {OPT_LAMBDA, BIT(CMD_REFINE), OPT_T_REAL, 0, "lambda", NULL, "X", NULL, 0, 1000000, false, "0",
+     "weight of the angle between teacher and student after each block, beside the divergence of "
+     "predictions"},
+    {OPT_TEMPERATURE, BIT(CMD_REFINE), OPT_T_REAL, 0, "temperature", NULL, "X", NULL, 0, 100, true,
+     "1", "temperature of the predictions that are compared"},
+    {OPT_CODEBOOK_COLUMNS, BIT(CMD_REFINE), OPT_T_UINT, 0, "codebook-columns", NULL, "N", NULL, 0,
+     4294967295.0, false, "64",
+     "columns that share codebooks; fewer fit better and take more bytes; 0 means as they are"},
+    {OPT_CHECKPOINT, BIT(CMD_REFINE), OPT_T_TEXT, 0, "checkpoint", NULL, "FILE", NULL, 0, 0, false,
+     NULL, "where an interrupted run is kept (OUTPUT.refine if not given)"},
+    {OPT_EXACT, BIT(CMD_REFINE), OPT_T_FLAG, 0, "float32", NULL, NULL, NULL, 0, 0, false, NULL,
+     "multiply float32 also where the CPU is faster with bfloat16"},
+    {OPT_RESTART, BIT(CMD_REFINE), OPT_T_FLAG, 0, "restart", NULL, NULL, NULL, 0, 0, false, NULL,
+     "throw away what an interrupted run left and begin again"},
+    {OPT_SEED, BIT(CMD_REFINE), OPT_T_UINT, 's', "seed", NULL, "N", NULL, 0, U64_MAX, false, "42",
+     "seed of the order of the text and of what is sampled"},
 
     {OPT_MODEL, RUNNING, OPT_T_TEXT, 'm', "model", NULL, "PATH", NULL, 0, 0, false, NULL,
      "the model, instead of the argument"},
@@ -337,6 +431,9 @@ const opt_spec opt_specs[] = {
     {OPT_DTYPE, BIT(CMD_EXPORT), OPT_T_CHOICE, 0, "dtype", NULL, "TYPE", "f16|f32|bf16", 0, 0,
      false, "f16", "element type of matrices"},
 
+    {OPT_PLOT, BIT(CMD_STATS), OPT_T_TEXT, 0, "plot", NULL, "FILE", NULL, 0, 0, false, NULL,
+     "draw the layers into FILE, a .png or .svg picture (needs gnuplot)"},
+
     {OPT_MODEL, BIT(CMD_BENCH), OPT_T_TEXT, 'm', "model", NULL, "PATH", NULL, 0, 0, false, NULL,
      "the model, instead of the argument"},
     {OPT_BENCH_PROMPT, BIT(CMD_BENCH), OPT_T_TEXT, 'p', "n-prompt", NULL, "N,N,...", NULL, 0, 0,
@@ -374,14 +471,21 @@ const opt_spec opt_specs[] = {
 
     {OPT_THREADS, BIT(CMD_BENCH), OPT_T_TEXT, 't', "threads", NULL, "N,N,...", NULL, 0, 0, false,
      "0", "threads to use; 0 means one per processor"},
-    {OPT_THREADS, COMPRESSING | BIT(CMD_VERIFY) | RUNNING | BIT(CMD_EXPORT), OPT_T_UINT, 't',
-     "threads", NULL, "N", NULL, 0, 1024, false, "0", "threads to use; 0 means one per processor"},
+    {OPT_THREADS, COMPRESSING | BIT(CMD_REFINE) | BIT(CMD_VERIFY) | RUNNING | BIT(CMD_EXPORT),
+     OPT_T_UINT, 't', "threads", NULL, "N", NULL, 0, 1024, false, "0",
+     "threads to use; 0 means one per processor"},
     {OPT_JSON,
-     COMPRESSING | INSPECTING | RUNNING | BIT(CMD_EXPORT) | BIT(CMD_BENCH) | BIT(CMD_VERSION),
+     COMPRESSING | BIT(CMD_REFINE) | INSPECTING | RUNNING | BIT(CMD_EXPORT) | BIT(CMD_BENCH) |
+         BIT(CMD_VERSION),
      OPT_T_FLAG, 0, "json", NULL, NULL, NULL, 0, 0, false, NULL,
      "print the report as JSON on standard output"},
-    {OPT_QUIET, COMPRESSING | INSPECTING | RUNNING | BIT(CMD_EXPORT) | BIT(CMD_BENCH), OPT_T_FLAG,
-     'q', "quiet", NULL, NULL, NULL, 0, 0, false, NULL, "no progress on standard error"},
+    {OPT_JSON_LINES, COMPRESSING | BIT(CMD_REFINE), OPT_T_FLAG, 0, "json-lines", NULL, NULL, NULL,
+     0, 0, false, NULL,
+     "print a line of JSON for each tensor as it is finished, then one with the report"},
+    {OPT_QUIET,
+     COMPRESSING | BIT(CMD_REFINE) | INSPECTING | RUNNING | BIT(CMD_EXPORT) | BIT(CMD_BENCH),
+     OPT_T_FLAG, 'q', "quiet", NULL, NULL, NULL, 0, 0, false, NULL,
+     "no progress on standard error"},
 
     {OPT_VERSION, BIT(CMD_NONE), OPT_T_FLAG, 'V', "version", NULL, NULL, NULL, 0, 0, false, NULL,
      "print the version"},

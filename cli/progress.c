@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #define BAR_CELLS    24
+#define NET_CELLS    8 /* beside what is told of the network */
 #define BAR_SECONDS  0.1
 #define LINE_SECONDS 15.0
 #define MAX_WIDTH    200
@@ -74,14 +75,14 @@ static void append(char *buf, size_t size, const char *text) {
     (void)snprintf(buf + used, size - used, "%s", text);
 }
 
-static void append_bar(char *buf, size_t size, double share) {
+static void append_bar(char *buf, size_t size, double share, size_t cells) {
     char bar[BAR_CELLS + 16];
-    size_t full = (size_t)(share * BAR_CELLS);
+    size_t full = (size_t)(share * (double)cells);
     bar[0] = '[';
-    for (size_t i = 0; i < BAR_CELLS; i++) {
+    for (size_t i = 0; i < cells; i++) {
         bar[i + 1] = i < full ? '=' : (i == full ? '>' : ' ');
     }
-    (void)snprintf(bar + BAR_CELLS + 1, sizeof bar - BAR_CELLS - 1, "] %3d%%", (int)(share * 100));
+    (void)snprintf(bar + cells + 1, sizeof bar - cells - 1, "] %3d%%", (int)(share * 100));
     append(buf, size, " ");
     append(buf, size, bar);
 }
@@ -100,6 +101,16 @@ static void append_figures(char *buf, size_t size, const novaq_progress *r, doub
             append(buf, size, part);
         }
     }
+    if (r->received > 0) {
+        format_amount(amount, sizeof amount, (double)r->received, "B");
+        (void)snprintf(part, sizeof part, "  net %s", amount);
+        append(buf, size, part);
+    }
+    if (r->received > 0 && elapsed >= 0.5) {
+        format_amount(amount, sizeof amount, (double)r->received / elapsed, "B");
+        (void)snprintf(part, sizeof part, " %s/s", amount);
+        append(buf, size, part);
+    }
     if (isfinite(r->value)) {
         (void)snprintf(part, sizeof part, "  %.4f", r->value);
         append(buf, size, part);
@@ -112,7 +123,8 @@ void progress_format(char *buf, size_t size, const novaq_progress *r, uint64_t p
     uint64_t shown = known && peak > r->total ? r->total : peak;
     (void)snprintf(buf, size, "%s", r->phase);
     if (known) {
-        append_bar(buf, size, (double)shown / (double)r->total);
+        append_bar(buf, size, (double)shown / (double)r->total,
+                   r->received > 0 ? NET_CELLS : BAR_CELLS);
     } else {
         char amount[48];
         format_amount(amount, sizeof amount, (double)shown, r->unit);
@@ -120,6 +132,12 @@ void progress_format(char *buf, size_t size, const novaq_progress *r, uint64_t p
         append(buf, size, amount);
     }
     append_figures(buf, size, r, (double)shown, elapsed, known);
+    if (r->items_total > 0) {
+        char part[48];
+        (void)snprintf(part, sizeof part, "  %llu/%llu", (unsigned long long)r->items,
+                       (unsigned long long)r->items_total);
+        append(buf, size, part);
+    }
     if (r->item != NULL && r->item[0] != '\0') {
         append(buf, size, "  ");
         append(buf, size, r->item);
@@ -176,7 +194,9 @@ static void erase(progress *p) {
 static void show(progress *p, const novaq_progress *r, double t) {
     char line[MAX_WIDTH + 1];
     size_t width = p->mode == PROGRESS_BAR ? terminal_width() : MAX_WIDTH;
-    progress_format(line, sizeof line, r, p->peak, t - p->started, width);
+    novaq_progress shown = *r;
+    shown.received = r->received > p->before ? r->received - p->before : 0;
+    progress_format(line, sizeof line, &shown, p->peak, t - p->started, width);
     if (p->mode == PROGRESS_BAR) {
         draw(p, line);
     } else {
@@ -198,6 +218,7 @@ int progress_callback(void *ctx, const novaq_progress *r) {
         (void)snprintf(p->phase, sizeof p->phase, "%s", r->phase);
         p->started = t;
         p->peak = 0;
+        p->before = r->received;
     }
     if (r->done > p->peak) {
         p->peak = r->done;

@@ -20,10 +20,11 @@ typedef enum progress_mode {
 typedef struct progress {
     progress_mode mode;
     char phase[32];
-    double started; /* of this phase; seconds of the monotonic clock */
-    double drawn;   /* when something was last shown */
-    uint64_t peak;  /* most units reported in this phase */
-    size_t width;   /* characters of the bar on the screen */
+    double started;  /* of this phase; seconds of the monotonic clock */
+    double drawn;    /* when something was last shown */
+    uint64_t peak;   /* most units reported in this phase */
+    uint64_t before; /* bytes received before this phase */
+    size_t width;    /* characters of the bar on the screen */
 } progress;
 
 /* Chooses the mode and begins to watch for Ctrl-C: the first one asks the
@@ -39,7 +40,8 @@ void interrupt_watch(void);
 /* True once Ctrl-C was pressed. */
 bool interrupt_seen(void);
 
-/* One line of at most width characters. peak: units to show as done. Pure. */
+/* One line of at most width characters. peak: units to show as done; report->received
+ * counts from the start of the phase. Pure. */
 void progress_format(char *buf, size_t size, const novaq_progress *report, uint64_t peak,
                      double elapsed, size_t width);
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/mem.h"
 #include "cmd.h"
 
 #define LABEL_WIDTH    17 /* at least */
@@ -322,6 +323,77 @@ static void print_layers(const json_t *layers, const char *last) {
     }
 }
 
+/* ---- subspaces ----------------------------------------------------------- */
+
+static const json_t *subspaces_of(const json_t *layer) {
+    return json_object_get(json_object_get(layer, "diagnostics"), "subspaces");
+}
+
+/* The values of a list as "2.99 3.98", one for each field of the symbols. */
+static const char *format_fields(char *buf, size_t size, const json_t *list, const char *format)
+    __attribute__((format(printf, 4, 0)));
+
+static const char *format_fields(char *buf, size_t size, const json_t *list, const char *format) {
+    size_t used = 0;
+    buf[0] = '\0';
+    for (size_t i = 0; i < json_array_size(list) && used + 1 < size; i++) {
+        used += (size_t)snprintf(buf + used, size - used, "%s", i > 0 ? " " : "");
+        int n =
+            snprintf(buf + used, size - used, format, json_number_value(json_array_get(list, i)));
+        used += n > 0 ? (size_t)n : 0;
+    }
+    return buf;
+}
+
+static void print_subspaces_of(const char *name, const json_t *s, size_t width) {
+    static const char *const errors[] = {"mse_min", "mse_mean", "mse_max"};
+    char cell[CELL];
+    double v = 0;
+    put_text(name, width);
+    (void)number_of(&v, s, "count", NULL);
+    (void)printf("  %7.0f", v);
+    (void)number_of(&v, s, "dim", NULL);
+    (void)printf(" %4.0f", v);
+    for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
+        (void)number_of(&v, s, errors[i], NULL);
+        (void)printf("  %10.4g", v);
+    }
+    (void)number_of(&v, s, "worst", NULL);
+    (void)printf(" %7.0f", v);
+    (void)printf("  %10s", format_optional(cell, sizeof cell, s, "cosine_min", NULL));
+    (void)printf("  %-9s",
+                 format_fields(cell, sizeof cell, json_object_get(s, "symbol_entropy"), "%.3f"));
+    (void)printf("  %s\n",
+                 format_fields(cell, sizeof cell, json_object_get(s, "symbols_used"), "%.0f"));
+}
+
+/* Of each coded layer: how its error lies over the subspaces (the columns that one
+ * symbol covers) and how evenly its symbols are used. */
+static void print_subspaces(const json_t *layers) {
+    size_t width = 4;
+    const char *name;
+    json_t *layer;
+    bool any = false;
+    json_object_foreach((json_t *)(uintptr_t)layers, name, layer) {
+        size_t n = subspaces_of(layer) != NULL ? text_columns(name) : 0;
+        any = any || n > 0;
+        width = n > width ? n : width;
+    }
+    if (!any) {
+        return;
+    }
+    width = width < NAME_MAX_WIDTH ? width : NAME_MAX_WIDTH;
+    (void)putchar('\n');
+    put_text("name", width);
+    (void)printf("  %7s %4s  %10s  %10s  %10s %7s  %10s  %-9s  %s\n", "subsp.", "dim", "least mse",
+                 "mean mse", "worst mse", "worst", "min cosine", "entropy", "symbols");
+    json_object_foreach((json_t *)(uintptr_t)layers, name, layer) {
+        if (subspaces_of(layer) != NULL) {
+            print_subspaces_of(name, subspaces_of(layer), width);
+        }
+    }
+}
+
 /* ---- reports ------------------------------------------------------------- */
 
 static void print_totals(const json_t *o) {
@@ -349,11 +421,12 @@ static int with_object(const char *json, print_fn print) {
     return EXIT_OK;
 }
 
-/* The layers' table, if the report has one, then the totals. */
+/* The layers' tables, if the report has layers, then the totals. */
 static void print_stats(const json_t *o) {
     const json_t *layers = json_object_get(o, "layers");
     if (json_is_object(layers) || json_is_array(layers)) {
         print_layers(layers, "cosine");
+        print_subspaces(layers);
         (void)putchar('\n');
     }
     print_totals(o);
@@ -525,6 +598,25 @@ static void print_validate(const json_t *o) {
     print_members(o, 0, LABEL_WIDTH, skip);
 }
 
+static void print_change(const json_t *o, const char *key, const char *label) {
+    const json_t *pair = json_object_get(o, key);
+    double before = 0;
+    double after = 0;
+    if (number_of(&before, pair, "before", NULL) && number_of(&after, pair, "after", NULL)) {
+        put_text(label, LABEL_WIDTH);
+        (void)printf(" %.4f, before %.4f\n", after, before);
+    }
+}
+
+static void print_refine(const json_t *o) {
+    print_change(o, "held_out_kl", "held-out KL");
+    print_change(o, "held_out_perplexity", "held-out perpl.");
+    (void)printf("%-*s %.0f of %.0f\n", LABEL_WIDTH, "best at step",
+                 json_number_value(json_object_get(o, "best_step")),
+                 json_number_value(json_object_get(o, "steps_done")));
+    print_totals(json_object_get(o, "summary"));
+}
+
 int report_compress(const char *json) { return with_object(json, print_totals); }
 int report_plan(const char *json) { return with_object(json, print_plan); }
 int report_stats(const char *json) { return with_object(json, print_stats); }
@@ -532,8 +624,28 @@ int report_info(const char *json) { return with_object(json, print_info); }
 int report_validate(const char *json) { return with_object(json, print_validate); }
 int report_eval(const char *json) { return with_object(json, print_eval); }
 int report_ablation(const char *json) { return with_object(json, print_ablation); }
+int report_refine(const char *json) { return with_object(json, print_refine); }
 int report_export(const char *json) { return with_object(json, print_any); }
 int report_bench(const char *json) { return with_object(json, print_any); }
+
+int report_line(char *report) {
+    json_t *o = NULL;
+    char *line = NULL;
+    novaq_error err = {.code = NOVAQ_OK};
+    novaq_status st = nq_json_parse_object(&o, "report", report, strlen(report), &err);
+    json_t *wrapped = st == NOVAQ_OK ? json_pack("{s:O}", "report", o) : NULL;
+    if (st == NOVAQ_OK) {
+        st = nq_json_dump(&line, wrapped, 0, &err);
+    }
+    if (st == NOVAQ_OK) {
+        (void)puts(line);
+    }
+    nq_free(line);
+    json_decref(wrapped);
+    json_decref(o);
+    novaq_free(report);
+    return st == NOVAQ_OK ? EXIT_OK : cli_fail(&err);
+}
 
 static void print_warnings(const json_t *o) {
     const json_t *list = json_object_get(o, "warnings");

@@ -71,11 +71,14 @@ typedef struct novaq_progress {
     uint64_t total;    /* units in all, 0 if unknown */
     const char *unit;  /* "B", "tokens", ...; borrowed */
     double value;      /* a running figure (perplexity), NaN if none */
+    uint64_t received; /* bytes that came over the network so far */
+    uint64_t items;    /* tensors that are finished, and in all; 0 where nothing is counted */
+    uint64_t items_total;
 } novaq_progress;
 
 /* Called now and then from one thread at a time. Return nonzero to stop the
  * operation, which then returns NOVAQ_E_INTERRUPTED and leaves nothing
- * half-written behind. */
+ * half-written behind; novaq_compress() keeps what it can go on from. */
 typedef int (*novaq_progress_fn)(void *ctx, const novaq_progress *p);
 
 /* Receives generated text as it appears: len bytes, always whole UTF-8
@@ -87,7 +90,9 @@ typedef int (*novaq_text_fn)(void *ctx, const char *text, size_t len);
 
 typedef struct novaq_compress_options {
     size_t struct_size;
-    const char *input;  /* path: .safetensors, index.json, .gguf or a directory */
+    /* A path (.safetensors, .gguf, .pt, .onnx, index.json, a directory), hf://ORG/NAME,
+     * ollama://NAME, http(s)://... */
+    const char *input;
     const char *output; /* directory, or file when single_file; unused for a plan */
     int single_file;    /* 1: one SafeTensors-compatible file; 0: directory form */
     double target_bits; /* budget in bits per weight over quantized tensors, 0.19-8 */
@@ -134,19 +139,40 @@ typedef struct novaq_compress_options {
     unsigned rotation_block; /* largest block of the rotation, a power of two; 0 = 512 */
     /* Bytes the state of the calibration tokens may take before it goes to a temporary
      * file; 0 = half of the machine's memory. With a limit, matrices are read when they
-     * are used instead of being kept, too. */
+     * are used instead of being kept, too. Of a remote source as much may be kept; what
+     * is larger is streamed. */
     uint64_t max_memory;
+    /* 1: begins afresh. 0: what an interrupted run of the same source and options
+     * finished is taken over from the output, and the rest is done. */
+    int restart;
+    /* Told of each tensor when it is finished: one line of JSON (name, scheme, shape,
+     * bytes, bits_per_weight, relative_error, cosine_similarity, diagnostics, seconds,
+     * resumed), borrowed. May be NULL. Called by the thread that called novaq_compress(). */
+    void (*tensor)(void *ctx, const char *json_line);
+    void *tensor_ctx;
+    /* 1: the artifact is refined with the source as teacher, as novaq_refine() does with
+     * its defaults, on the calibration text ("self" for "auto" and "none"). */
+    int refine;
+    unsigned refine_steps; /* 0: novaq_refine()'s default */
+    /* Steps by which each block, once it is coded, learns to give what the original one
+     * gives, before the next is coded: codebooks and row scales. 0: none. Needs a
+     * calibration; blocks with experts stay as they were coded. */
+    unsigned refine_blocks;
 } novaq_compress_options;
 
 #define NOVAQ_COMPRESS_OPTIONS_INIT                                                                \
     {                                                                                              \
         sizeof(novaq_compress_options), 0, 0, 0, 1.5, 0, 16, 8, 16, 4, 0, 100, 1e-4, 42, 0.01,     \
             "rotate", 0, 0, 0, 256, "auto", 0, 0, 0, 0, 0, 0, 1, 1, 0, 0.03, "natural", -1, 0, 0,  \
-            0                                                                                      \
+            0, 0, 0, 0, 0, 0, 0                                                                    \
     }
 
 /* Compresses a model into a new artifact. *report (may be NULL) receives the
- * manifest's summary as JSON. The output appears whole or not at all. */
+ * manifest's summary as JSON, with warnings, and `resumed` (tensors, bytes) where an
+ * interrupted run was continued. The output appears whole or not at all. Stopped by
+ * the progress callback, a lost network, a full disk or a kill, a run leaves a
+ * journal beside what it finished, and the same call continues; after other failures
+ * nothing is left. */
 NOVAQ_API NOVAQ_CHECK novaq_status novaq_compress(char **report, const novaq_compress_options *opt,
                                                   novaq_error *err);
 
@@ -156,6 +182,57 @@ NOVAQ_API NOVAQ_CHECK novaq_status novaq_compress(char **report, const novaq_com
  * stand in, at once. */
 NOVAQ_API NOVAQ_CHECK novaq_status novaq_plan(char **report, const novaq_compress_options *opt,
                                               novaq_error *err);
+
+/* ---- refining ---------------------------------------------------------- */
+
+typedef struct novaq_refine_options {
+    size_t struct_size;
+    const char *artifact; /* what is refined; never changed */
+    const char *teacher;  /* source; NULL: the one the artifact names */
+    const char *output;   /* a new artifact */
+    int single_file;      /* 1: one SafeTensors-compatible file; 0: directory form */
+    unsigned steps;       /* 0: 300 */
+    /* A text file, or "self": text that the teacher samples itself. */
+    const char *calibration;
+    unsigned calibration_tokens; /* at most so many; 0: what the steps can use */
+    unsigned sequence;           /* tokens of a sequence, default 512 */
+    unsigned batch;              /* sequences a step, default 2 */
+    /* Of Adam, at its height: a step changes codebook entries, gains and biases by about
+     * this share of their size, row scales by this share. */
+    double rate;
+    double scale_rate, gain_rate; /* of row scales; of gains and biases; below 0: rate */
+    double lambda;                /* weight of 1 - cos of residual streams, summed over blocks */
+    double temperature;           /* of the predictions that are compared */
+    unsigned codebook_columns;    /* columns that share codebooks; 0: as in the artifact */
+    uint64_t seed;
+    const char *checkpoint; /* file; NULL: OUTPUT.refine */
+    int restart;            /* 1: a checkpoint is not looked at */
+    int exact;              /* 1: products of float32; 0: what is multiplied is rounded to
+                               bfloat16 on CPUs that are faster so */
+    unsigned threads;       /* 0 = one per online CPU */
+    novaq_progress_fn progress;
+    void *progress_ctx;
+    /* Told of the beginning ("event": "begin", with memory_bytes, the most it will take)
+     * and of each step ("event": "step": step, steps, kl, and where it was measured
+     * held_out_kl, held_out_perplexity, ...): one line of JSON, borrowed. May be NULL. */
+    void (*step)(void *ctx, const char *json_line);
+    void *step_ctx;
+} novaq_refine_options;
+
+#define NOVAQ_REFINE_OPTIONS_INIT                                                                  \
+    {                                                                                              \
+        sizeof(novaq_refine_options), 0, 0, 0, 0, 0, "self", 0, 512, 2, 3e-3, -1, -1, 0, 1, 64,    \
+            42, 0, 0, 0, 0, 0, 0, 0, 0                                                             \
+    }
+
+/* Teaches an artifact by its source: codebooks, row scales, gains and biases change,
+ * symbols do not. Measured on windows of the text that are not learnt from, as stored;
+ * the best values found are written, those that came in where nothing was better.
+ * Stopped by the progress callback or killed, a run leaves its checkpoint, and the same
+ * call goes on from it, to the same bytes. *report (may be NULL): steps, best_step,
+ * held_out_kl, held_out_perplexity (each before, after), seconds, and the summary. */
+NOVAQ_API NOVAQ_CHECK novaq_status novaq_refine(char **report, const novaq_refine_options *opt,
+                                                novaq_error *err);
 
 /* ---- artifacts and sources --------------------------------------------- */
 

@@ -13,7 +13,7 @@ import re
 import sys
 from pathlib import Path
 
-BELOW_REFINE = {"kern", "quant", "artifact", "model"}
+BELOW_REFINE = {"kern", "io", "quant", "artifact", "model"}
 ALLOWED = {
     "base": set(),
     "kern": set(),
@@ -29,7 +29,7 @@ ALLOWED = {
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*([<"])([^>"]+)[>"]', re.M)
 COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.S)
 INTRINSICS = re.compile(r"(intrin\.h|arm_neon\.h|arm_sve\.h)$")
-ISA_FILE = re.compile(r"^src/kern/(kern|gemv|attn)_(?!init|scalar|body)[a-z0-9]+\.c$")
+ISA_FILE = re.compile(r"^src/kern/(kern|gemv|gemm|attn)_(?!init|scalar|body)[a-z0-9]+\.c$")
 
 
 def includes(path):

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs the Debian packages novaq needs, if any is missing. Quick and silent
 # when all are there. Usage: tools/deps.sh [--test | --lint | --fuzz] (adds what
-# the NEON test needs, that and the lint tools, or what libFuzzer needs)
+# the tests of NEON, of a registry and of pictures need, that and the lint tools, or
+# what libFuzzer needs)
 set -euo pipefail
 
 packages=(
@@ -14,9 +15,11 @@ packages=(
 # The NEON kernels are compiled and run on other machines, too.
 neon=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user)
 [ "$(uname -m)" != aarch64 ] || neon=()
+# A real registry for ollama:// and the program that stats --plot calls.
+tests=(docker-registry gnuplot-nox)
 case "${1:-}" in
---test) packages+=("${neon[@]}") ;;
---lint) packages+=("${neon[@]}" clang-format clang-tidy) ;;
+--test) packages+=("${neon[@]}" "${tests[@]}") ;;
+--lint) packages+=("${neon[@]}" "${tests[@]}" clang-format clang-tidy) ;;
 --fuzz) packages+=(clang-14 libclang-rt-14-dev llvm-14) ;;
 "") ;;
 *)

@@ -8,6 +8,7 @@
 #include "artifact/inside.h"
 
 #define PROBE_BYTES 64
+#define ORIGIN_MAX  ((size_t)16 << 20)
 
 static const char directory_start[] = "{\"schema_version\":\"";
 static const char single_start[] = "{\"__metadata__\":{\"novaq_manifest\":\"";
@@ -200,22 +201,9 @@ static novaq_status check_total(const nq_artifact *a, novaq_error *err) {
 /* ---- views --------------------------------------------------------------------- */
 
 static void point(nq_artifact *a, nq_stored_layer *s) {
-    nq_layer *l = &s->layer;
     for (unsigned i = 0; i < s->pieces; i++) {
         const nq_piece *p = &s->piece[i];
-        const void *data = a->chunk_data[p->chunk] + p->offset;
-        switch (p->kind) {
-        case NQ_PIECE_SYMBOLS: l->q.symbols = data; break;
-        case NQ_PIECE_CODEBOOKS: l->q.codebooks = data; break;
-        case NQ_PIECE_CODEBOOK_SCALE: l->q.codebook_scale = data; break;
-        case NQ_PIECE_ROW_SCALE: l->q.row_scale = data; break;
-        case NQ_PIECE_ROW_MEAN: l->q.row_mean = data; break;
-        case NQ_PIECE_COL_EXPONENT: l->q.col_exponent = data; break;
-        default:
-            l->data = data;
-            l->data_bytes = p->bytes;
-            break;
-        }
+        nq_layer_point(&s->layer, p, a->chunk_data[p->chunk] + p->offset);
     }
 }
 
@@ -285,6 +273,37 @@ const nq_layer *nq_artifact_find(const nq_artifact *a, const char *name) {
 const json_t *nq_artifact_manifest(const nq_artifact *a) { return a->root; }
 
 uint64_t nq_artifact_bytes(const nq_artifact *a) { return a->bytes; }
+
+/* ---- where it came from ---------------------------------------------------------- */
+
+static novaq_status read_origin(char **locator, const char *path, novaq_error *err) {
+    char *text = NULL;
+    size_t len = 0;
+    json_t *o = NULL;
+    NQ_TRY(nq_read_file(&text, &len, path, ORIGIN_MAX, err));
+    novaq_status st = nq_json_parse_object(&o, path, text, len, err);
+    const char *found = json_string_value(json_object_get(o, "locator"));
+    if (st == NOVAQ_OK && found != NULL) {
+        st = nq_strdup(locator, found, err);
+    }
+    json_decref(o);
+    nq_free(text);
+    return st;
+}
+
+novaq_status nq_artifact_origin(char **locator, const nq_artifact *a, novaq_error *err) {
+    const char *named = json_string_value(json_object_get(a->root, "source_locator"));
+    char *path = NULL;
+    *locator = NULL;
+    if (named != NULL && strncmp(named, NQ_SOURCE_PREFIX, strlen(NQ_SOURCE_PREFIX)) != 0) {
+        return nq_strdup(locator, named, err);
+    }
+    NQ_TRY(nq_origin_path(&path, a->path, err));
+    bool there = path != NULL && nq_is_file(path);
+    novaq_status st = there ? read_origin(locator, path, err) : NOVAQ_OK;
+    nq_free(path);
+    return st;
+}
 
 /* ---- the model description ------------------------------------------------------ */
 

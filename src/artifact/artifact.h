@@ -57,6 +57,10 @@ const nq_layer *nq_artifact_find(const nq_artifact *a, const char *name);
 const json_t *nq_artifact_manifest(const nq_artifact *a);
 /* Bytes on disk: every file of the artifact, manifest included. */
 uint64_t nq_artifact_bytes(const nq_artifact *a);
+/* Where the model came from, as far as is known (nq_free; NULL where nothing tells):
+ * what NAME.origin.json beside the artifact says, or an older manifest's source_locator. For
+ * people and as a default; nothing vouches for it. */
+NOVAQ_CHECK novaq_status nq_artifact_origin(char **locator, const nq_artifact *a, novaq_error *err);
 /* The model description with the tokenizer object put back (see
  * model/describe.h). *out is the caller's. */
 NOVAQ_CHECK novaq_status nq_artifact_model(json_t **out, const nq_artifact *a, novaq_error *err);

@@ -153,6 +153,35 @@ novaq_status nq_layer_pieces(nq_stored_layer *s, unsigned optional, novaq_error 
     return NOVAQ_OK;
 }
 
+void nq_layer_point(nq_layer *l, const nq_piece *p, const void *data) {
+    switch (p->kind) {
+    case NQ_PIECE_SYMBOLS: l->q.symbols = data; break;
+    case NQ_PIECE_CODEBOOKS: l->q.codebooks = data; break;
+    case NQ_PIECE_CODEBOOK_SCALE: l->q.codebook_scale = data; break;
+    case NQ_PIECE_ROW_SCALE: l->q.row_scale = data; break;
+    case NQ_PIECE_ROW_MEAN: l->q.row_mean = data; break;
+    case NQ_PIECE_COL_EXPONENT: l->q.col_exponent = data; break;
+    default:
+        l->data = data;
+        l->data_bytes = p->bytes;
+        break;
+    }
+}
+
+novaq_status nq_origin_path(char **out, const char *path, novaq_error *err) {
+    size_t n = strlen(path);
+    while (n > 0 && path[n - 1] == '/') {
+        n--;
+    }
+    size_t base = n;
+    while (base > 0 && path[base - 1] != '/') {
+        base--;
+    }
+    bool named = strspn(path + base, "./") < n - base;
+    *out = NULL;
+    return named ? nq_asprintf(out, err, "%.*s%s", (int)n, path, NQ_ORIGIN_END) : NOVAQ_OK;
+}
+
 const char *nq_chunk_name(char *buf, size_t index, const char *sha256) {
     (void)snprintf(buf, NQ_CHUNK_NAME, "chunk-%05u-%.8s.bin", (unsigned)(index % NQ_CHUNK_MAX),
                    sha256);

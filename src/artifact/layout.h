@@ -22,6 +22,7 @@
 #define NQ_HEADER_MAX   ((uint64_t)100000000) /* SafeTensors' own limit */
 #define NQ_INFLATED_MAX ((uint64_t)256 << 20) /* of the tokenizer object */
 #define NQ_CHUNK_NAME   32                    /* buffer for a chunk's file name */
+#define NQ_ORIGIN_END   ".origin.json"        /* of the name of a file beside the artifact */
 
 typedef enum nq_piece_kind {
     NQ_PIECE_SYMBOLS,        /* U8 (rows, row_bytes); I8 (rows, cols) for q8 */
@@ -83,6 +84,11 @@ uint64_t nq_align_piece(uint64_t offset);
 NOVAQ_CHECK novaq_status nq_layer_pieces(nq_stored_layer *s, unsigned optional, novaq_error *err);
 /* Those bits of a layer in memory. */
 unsigned nq_layer_optional(const nq_layer *l);
+/* Lets the layer's view of piece p point to its bytes. */
+void nq_layer_point(nq_layer *l, const nq_piece *p, const void *data);
+/* The file beside the artifact at `path` that says where its source lay; NULL where path
+ * has no name of its own ("."). *out: nq_free(). */
+NOVAQ_CHECK novaq_status nq_origin_path(char **out, const char *path, novaq_error *err);
 /* "chunk-00003-0123abcd.bin" into buf of NQ_CHUNK_NAME bytes; returns buf. */
 const char *nq_chunk_name(char *buf, size_t index, const char *sha256);
 /* True for a name nq_chunk_name() could have made. */

@@ -98,8 +98,6 @@ static novaq_status get_u32(uint32_t *out, const json_t *o, const char *key, con
     return NOVAQ_OK;
 }
 
-/* ---- chunks ------------------------------------------------------------------ */
-
 static novaq_status get_digest(char out[65], const json_t *o, const char *key, const char *where,
                                novaq_error *err) {
     const char *s = NULL;
@@ -110,6 +108,33 @@ static novaq_status get_digest(char out[65], const json_t *o, const char *key, c
     memcpy(out, s, 65);
     return NOVAQ_OK;
 }
+
+/* What the model was made of: absent in artifacts of schema 1.0, and of those that have
+ * no source. Where it is there, the locator names the same tensors. */
+static novaq_status read_source(const json_t *root, const char *where, novaq_error *err) {
+    static const char prefix[] = NQ_SOURCE_PREFIX;
+    const json_t *source = json_object_get(root, "source");
+    const char *locator = NULL;
+    const char *text = NULL;
+    char hex[NQ_BLAKE3_HEX + 1];
+    uint64_t n = 0;
+    if (source == NULL) {
+        return NOVAQ_OK;
+    }
+    NQ_TRY(nq_json_get_object(&source, root, "source", where, err));
+    NQ_TRY(nq_json_get_string(&text, source, "format", where, err));
+    NQ_TRY(nq_json_get_u64(&n, source, "tensors", where, err));
+    NQ_TRY(nq_json_get_u64(&n, source, "bytes", where, err));
+    NQ_TRY(get_digest(hex, source, "blake3", where, err));
+    NQ_TRY(nq_json_get_string(&locator, root, "source_locator", where, err));
+    size_t start = sizeof prefix - 1;
+    return strncmp(locator, prefix, start) == 0 && strcmp(locator + start, hex) == 0
+               ? NOVAQ_OK
+               : nq_fail(err, NOVAQ_E_FORMAT, "%s: source_locator does not name its \"source\"",
+                         where);
+}
+
+/* ---- chunks ------------------------------------------------------------------ */
 
 static novaq_status read_chunk(nq_contents *c, size_t i, const json_t *o, const char *where,
                                novaq_error *err) {
@@ -302,8 +327,8 @@ static novaq_status read_pieces(nq_stored_layer *s, const json_t *o, novaq_error
     return NOVAQ_OK;
 }
 
-static novaq_status read_layer(nq_stored_layer *s, const char *name, const json_t *o,
-                               const char *where, novaq_error *err) {
+novaq_status nq_manifest_read_layer(nq_stored_layer *s, const char *name, const json_t *o,
+                                    const char *where, novaq_error *err) {
     nq_layer *l = &s->layer;
     l->name = name;
     if (name[0] == '\0' || strlen(name) > NAME_MAX_BYTES || !json_is_object(o)) {
@@ -337,7 +362,7 @@ static novaq_status read_layers(nq_contents *c, json_t *root, const char *where,
     json_t *o;
     size_t i = 0;
     json_object_foreach(layers, name, o) {
-        NQ_TRY(read_layer(&c->layers[i++], name, o, where, err));
+        NQ_TRY(nq_manifest_read_layer(&c->layers[i++], name, o, where, err));
     }
     return NOVAQ_OK;
 }
@@ -437,6 +462,7 @@ static novaq_status read_all(nq_contents *c, json_t *root, const char *where, co
     NQ_TRY(check_version(root, where, err));
     NQ_TRY(check_own_hash(root, where, text, len, err));
     NQ_TRY(read_form(c, root, where, err));
+    NQ_TRY(read_source(root, where, err));
     NQ_TRY(read_chunks(c, root, where, err));
     NQ_TRY(read_layers(c, root, where, err));
     NQ_TRY(read_tokenizer(c, root, where, err));

@@ -149,6 +149,17 @@ static object layer_json(const nq_stored_layer *s) {
     return o;
 }
 
+novaq_status nq_manifest_layer(json_t **out, const nq_stored_layer *s, novaq_error *err) {
+    object o = layer_json(s);
+    *out = o.json;
+    if (o.failed) {
+        json_decref(o.json);
+        *out = NULL;
+        return nq_fail(err, NOVAQ_E_MEMORY, "cannot describe layer '%s'", s->layer.name);
+    }
+    return NOVAQ_OK;
+}
+
 static novaq_status append_string(nq_buf *b, const char *s, novaq_error *err) {
     json_t *v = json_string(s);
     if (v == NULL) {
@@ -218,8 +229,8 @@ static novaq_status created_at(char out[32], novaq_error *err) {
     return NOVAQ_OK;
 }
 
-static novaq_status append_head(nq_buf *b, const nq_contents *c, const char *source_locator,
-                                const json_t *config, novaq_error *err) {
+static novaq_status append_head(nq_buf *b, const nq_contents *c, const nq_manifest_head *head,
+                                novaq_error *err) {
     char when[32];
     NQ_TRY(created_at(when, err));
     NQ_TRY(nq_buf_printf(b, err,
@@ -228,9 +239,15 @@ static novaq_status append_head(nq_buf *b, const nq_contents *c, const char *sou
                          "\"created_at\":\"%s\",\n\"generator\":\"novaq/" NOVAQ_VERSION "\",\n"
                          "\"source_locator\":",
                          c->single_file ? "single" : "directory", when));
-    NQ_TRY(append_string(b, source_locator != NULL ? source_locator : "", err));
+    NQ_TRY(append_string(b, head->source_locator != NULL ? head->source_locator : "", err));
+    if (head->source != NULL) {
+        object source = {.json = json_deep_copy(head->source)};
+        source.failed = source.json == NULL;
+        NQ_TRY(nq_buf_puts(b, ",\n\"source\":", err));
+        NQ_TRY(append_object(b, source, err));
+    }
     NQ_TRY(nq_buf_puts(b, ",\n\"quantization\":{\"config\":", err));
-    object o = {.json = config != NULL ? json_deep_copy(config) : json_object()};
+    object o = {.json = head->config != NULL ? json_deep_copy(head->config) : json_object()};
     o.failed = o.json == NULL;
     NQ_TRY(append_object(b, o, err));
     return nq_buf_puts(b, ",\n\"summary\":", err);
@@ -385,8 +402,7 @@ static novaq_status settle(nq_manifest_text *out, draft *d, novaq_error *err) {
 }
 
 novaq_status nq_manifest_write(nq_manifest_text *out, const nq_contents *c,
-                               const char *source_locator, const json_t *config,
-                               const json_t *model, novaq_error *err) {
+                               const nq_manifest_head *head, novaq_error *err) {
     *out = (nq_manifest_text){0};
     const nq_chunk *last = &c->chunks[c->chunk_count - 1];
     draft d = {.c = c,
@@ -395,9 +411,9 @@ novaq_status nq_manifest_write(nq_manifest_text *out, const nq_contents *c,
                .head = nq_buf_init(NQ_MANIFEST_MAX),
                .tail = nq_buf_init(NQ_MANIFEST_MAX),
                .text_bytes = MANIFEST_STEP};
-    novaq_status st = append_head(&d.head, c, source_locator, config, err);
+    novaq_status st = append_head(&d.head, c, head, err);
     if (st == NOVAQ_OK) {
-        st = append_tail(&d.tail, c, model, err);
+        st = append_tail(&d.tail, c, head->model, err);
     }
     if (st == NOVAQ_OK) {
         st = settle(out, &d, err);

@@ -1,167 +1,22 @@
-/* write.c - see write.h.
+/* write.c - see write.h: layers into chunks, and the end.
  *
  * Chunks are written and hashed as layers arrive. In the directory form each
  * becomes its own file; in the single-file form they follow each other in a
  * hidden data file beside the target, which is copied behind the header once
- * that is known. The partial file of what appears last (manifest or single file)
- * is opened first and locked: two writers never share a target. */
+ * that is known. */
 #include <math.h>
 #include <string.h>
 #include <unistd.h>
 #include <zlib.h>
 
-#include "artifact/manifest.h"
-#include "artifact/write.h"
-#include "io/fs.h"
+#include "artifact/write_impl.h"
 
 #define LAYERS_FIRST 64
+#define COPY_BYTES   ((uint64_t)1 << 20)
 
-struct nq_writer {
-    char *path;
-    char *data_path;    /* single-file form: the hidden data file */
-    bool made_dir;      /* path did not exist */
-    bool failed;        /* an add failed half-way: nothing can be finished */
-    bool data_complete; /* data_path exists under its own name */
-    nq_outfile *last;   /* manifest.json or the single file; holds the lock */
-    nq_outfile *out;    /* chunk or data file at work, or NULL */
-    bool open_chunk;
-    uint64_t at; /* bytes of the open chunk */
-    nq_sha256 *sha;
-    nq_blake3 blake;
-    nq_contents c; /* names and diagnostics owned here */
-    size_t layer_cap;
-    size_t chunk_cap;
-    char **made; /* chunk files that were not there before; chunk_count entries */
-};
+/* ---- chunks ----------------------------------------------------------------------- */
 
-/* ---- the target ------------------------------------------------------------- */
-
-static bool is_partial_of(const char *name, const char *start) {
-    size_t n = strlen(name);
-    return strncmp(name, start, strlen(start)) == 0 && n > 8 &&
-           strcmp(name + n - 8, ".partial") == 0;
-}
-
-static bool is_ours(const char *name) {
-    return nq_is_chunk_name(name) || strcmp(name, "manifest.json") == 0 ||
-           is_partial_of(name, ".chunk-") || is_partial_of(name, ".manifest.json");
-}
-
-static void remove_in(const char *dir, const char *name) {
-    char *path = NULL;
-    if (nq_path_join(&path, dir, name, NULL) == NOVAQ_OK) {
-        (void)unlink(path);
-    }
-    nq_free(path);
-}
-
-/* A directory may hold an artifact, leftovers of an interrupted run, or nothing. */
-static novaq_status check_dir(const char *path, char **names, size_t count, novaq_error *err) {
-    for (size_t i = 0; i < count; i++) {
-        if (!is_ours(names[i])) {
-            return nq_fail(err, NOVAQ_E_ARG,
-                           "%s: holds \"%s\", which is not part of an artifact; choose an empty or "
-                           "new directory",
-                           path, names[i]);
-        }
-        if (strcmp(names[i], "manifest.json") == 0 && !nq_artifact_probe(path)) {
-            return nq_fail(err, NOVAQ_E_ARG,
-                           "%s: manifest.json is not novaq's; choose an empty or new directory",
-                           path);
-        }
-    }
-    return NOVAQ_OK;
-}
-
-/* After the lock: nobody else writes here, so partial files are dead, and so are
- * chunks that no manifest can name. */
-static void sweep_dir(const char *path, char **names, size_t count) {
-    bool artifact = nq_artifact_probe(path);
-    for (size_t i = 0; i < count; i++) {
-        if (is_partial_of(names[i], ".chunk-") || (!artifact && nq_is_chunk_name(names[i]))) {
-            remove_in(path, names[i]);
-        }
-    }
-}
-
-static novaq_status open_dir(nq_writer *w, novaq_error *err) {
-    if (nq_is_file(w->path)) {
-        return nq_fail(err, NOVAQ_E_ARG, "%s: is a file; the directory form needs a directory",
-                       w->path);
-    }
-    w->made_dir = !nq_is_dir(w->path);
-    NQ_TRY(nq_make_dir(w->path, err));
-    char **names = NULL;
-    size_t count = 0;
-    char *manifest = NULL;
-    NQ_TRY(nq_list_dir(&names, &count, w->path, err));
-    novaq_status st = check_dir(w->path, names, count, err);
-    if (st == NOVAQ_OK) {
-        st = nq_path_join(&manifest, w->path, "manifest.json", err);
-    }
-    if (st == NOVAQ_OK) {
-        st = nq_outfile_open(&w->last, manifest, err);
-    }
-    if (st == NOVAQ_OK) {
-        sweep_dir(w->path, names, count);
-    }
-    nq_free(manifest);
-    nq_free_names(names, count);
-    return st;
-}
-
-static novaq_status open_single(nq_writer *w, novaq_error *err) {
-    if (nq_is_dir(w->path) || (nq_is_file(w->path) && !nq_artifact_probe(w->path))) {
-        return nq_fail(err, NOVAQ_E_ARG,
-                       "%s: exists and is not a single-file artifact; choose another name",
-                       w->path);
-    }
-    char *dir = NULL;
-    NQ_TRY(nq_path_dir(&dir, w->path, err));
-    novaq_status st = nq_make_dir(dir, err);
-    if (st == NOVAQ_OK) {
-        st = nq_asprintf(&w->data_path, err, "%s/.%s.data", dir, nq_path_base(w->path));
-    }
-    if (st == NOVAQ_OK) {
-        st = nq_outfile_open(&w->last, w->path, err);
-    }
-    if (st == NOVAQ_OK) {
-        (void)unlink(w->data_path); /* of a run that was killed */
-        st = nq_outfile_open(&w->out, w->data_path, err);
-    }
-    nq_free(dir);
-    return st;
-}
-
-novaq_status nq_writer_open(nq_writer **out, const char *path, int single_file, novaq_error *err) {
-    *out = NULL;
-    if (path == NULL || path[0] == '\0') {
-        return nq_fail(err, NOVAQ_E_ARG, "no output path given");
-    }
-    nq_writer *w = NULL;
-    NQ_TRY(nq_alloc(&w, 1, sizeof *w, err));
-    w->c.single_file = single_file != 0;
-    novaq_status st = nq_strdup(&w->path, path, err);
-    for (size_t n = strlen(path); st == NOVAQ_OK && n > 1 && w->path[n - 1] == '/'; n--) {
-        w->path[n - 1] = '\0';
-    }
-    if (st == NOVAQ_OK) {
-        st = nq_sha256_open(&w->sha, err);
-    }
-    if (st == NOVAQ_OK) {
-        st = w->c.single_file ? open_single(w, err) : open_dir(w, err);
-    }
-    if (st != NOVAQ_OK) {
-        nq_writer_abort(&w);
-        return st;
-    }
-    *out = w;
-    return NOVAQ_OK;
-}
-
-/* ---- chunks ------------------------------------------------------------------ */
-
-static novaq_status chunk_begin(nq_writer *w, novaq_error *err) {
+novaq_status nq_write_chunk_begin(nq_writer *w, novaq_error *err) {
     if (w->c.chunk_count == NQ_CHUNK_MAX) {
         return nq_fail(err, NOVAQ_E_UNSUPPORTED, "%s: more than %u chunks", w->path, NQ_CHUNK_MAX);
     }
@@ -171,9 +26,9 @@ static novaq_status chunk_begin(nq_writer *w, novaq_error *err) {
         NQ_TRY(nq_grow(&w->made, w->chunk_cap, cap, sizeof *w->made, err));
         w->chunk_cap = cap;
     }
-    if (!w->c.single_file) {
+    if (!w->c.single_file && !w->replaying) {
         char *path = NULL;
-        NQ_TRY(nq_asprintf(&path, err, "%s/chunk-%05zu.bin", w->path, w->c.chunk_count));
+        NQ_TRY(nq_write_chunk_path(&path, w, w->c.chunk_count, err));
         novaq_status st = nq_outfile_open(&w->out, path, err);
         nq_free(path);
         NQ_TRY(st);
@@ -184,11 +39,18 @@ static novaq_status chunk_begin(nq_writer *w, novaq_error *err) {
     return NOVAQ_OK;
 }
 
-static novaq_status put(nq_writer *w, const void *data, uint64_t len, novaq_error *err) {
-    NQ_TRY(nq_outfile_write(w->out, data, len, err));
+void nq_write_hash(nq_writer *w, const void *data, uint64_t len) {
     nq_sha256_update(w->sha, data, (size_t)len);
     nq_blake3_update(&w->blake, data, (size_t)len);
     w->at += len;
+}
+
+static novaq_status put(nq_writer *w, const void *data, uint64_t len, novaq_error *err) {
+    NQ_TRY(nq_outfile_write(w->out, data, len, err));
+    nq_write_hash(w, data, len);
+    if (w->resumable) {
+        nq_blake3_update(&w->span, data, (size_t)len);
+    }
     return NOVAQ_OK;
 }
 
@@ -197,13 +59,18 @@ static novaq_status pad(nq_writer *w, novaq_error *err) {
     return put(w, zeros, nq_align_piece(w->at) - w->at, err);
 }
 
-/* Gives the finished chunk file its name; remembers it if the name is new. */
+/* Gives the finished chunk file its name; remembers it if the name is new. The
+ * journal is told before, so that a chunk under its own name is always one it
+ * knows of. */
 static novaq_status chunk_commit(nq_writer *w, const nq_chunk *k, novaq_error *err) {
     char name[NQ_CHUNK_NAME];
     char *path = NULL;
     NQ_TRY(nq_path_join(&path, w->path, nq_chunk_name(name, w->c.chunk_count, k->sha256), err));
     bool existed = nq_is_file(path);
-    novaq_status st = nq_outfile_commit(&w->out, path, err);
+    novaq_status st = w->resumable ? nq_write_record_chunk(w, k, !existed, err) : NOVAQ_OK;
+    if (st == NOVAQ_OK) {
+        st = nq_outfile_commit(&w->out, path, err);
+    }
     if (!existed) {
         w->made[w->c.chunk_count] = path;
         return st;
@@ -212,7 +79,17 @@ static novaq_status chunk_commit(nq_writer *w, const nq_chunk *k, novaq_error *e
     return st;
 }
 
-static novaq_status chunk_end(nq_writer *w, novaq_error *err) {
+/* In the single-file form a finished chunk is on the disk for good, too. */
+static novaq_status chunk_flush(nq_writer *w, const nq_chunk *k, novaq_error *err) {
+    if (!w->c.single_file) {
+        NQ_TRY(chunk_commit(w, k, err));
+    } else if (w->resumable) {
+        NQ_TRY(nq_outfile_sync(w->out, err));
+    }
+    return w->resumable ? nq_outfile_sync(w->journal.file, err) : NOVAQ_OK;
+}
+
+novaq_status nq_write_chunk_end(nq_writer *w, novaq_error *err) {
     NQ_TRY(pad(w, err));
     nq_chunk *k = &w->c.chunks[w->c.chunk_count];
     const nq_chunk *before = w->c.chunk_count == 0 ? NULL : k - 1;
@@ -220,7 +97,7 @@ static novaq_status chunk_end(nq_writer *w, novaq_error *err) {
     k->offset = before == NULL ? 0 : before->offset + before->bytes;
     NQ_TRY(nq_sha256_finish(k->sha256, w->sha, err));
     nq_blake3_finish(k->blake3, &w->blake);
-    novaq_status st = w->c.single_file ? NOVAQ_OK : chunk_commit(w, k, err);
+    novaq_status st = chunk_flush(w, k, err);
     w->c.chunk_count++;
     w->open_chunk = false;
     return st;
@@ -229,10 +106,10 @@ static novaq_status chunk_end(nq_writer *w, novaq_error *err) {
 /* Before a layer of `bytes`: a chunk is open and has not reached its size. An
  * empty layer never turns the chunk, which would then have to be empty. */
 static novaq_status chunk_ready(nq_writer *w, uint64_t bytes, novaq_error *err) {
-    if (w->open_chunk && w->at >= NQ_CHUNK_TARGET && bytes > 0) {
-        NQ_TRY(chunk_end(w, err));
+    if (nq_write_turns(w, bytes)) {
+        NQ_TRY(nq_write_chunk_end(w, err));
     }
-    return w->open_chunk ? NOVAQ_OK : chunk_begin(w, err);
+    return w->open_chunk ? NOVAQ_OK : nq_write_chunk_begin(w, err);
 }
 
 static novaq_status put_piece(nq_writer *w, nq_piece *p, const void *data, novaq_error *err) {
@@ -242,7 +119,7 @@ static novaq_status put_piece(nq_writer *w, nq_piece *p, const void *data, novaq
     return put(w, data, p->bytes, err);
 }
 
-/* ---- layers ------------------------------------------------------------------ */
+/* ---- layers ----------------------------------------------------------------------- */
 
 static const void *piece_data(const nq_layer *l, nq_piece_kind kind) {
     switch (kind) {
@@ -295,7 +172,7 @@ static novaq_status check_data(const nq_stored_layer *s, novaq_error *err) {
 }
 
 /* The writer's own copy outlives the caller's buffers. */
-static novaq_status keep(nq_writer *w, const nq_stored_layer *s, novaq_error *err) {
+novaq_status nq_write_keep(nq_writer *w, const nq_stored_layer *s, novaq_error *err) {
     if (w->c.layer_count == w->layer_cap) {
         size_t cap = w->layer_cap == 0 ? LAYERS_FIRST : w->layer_cap * 2;
         NQ_TRY(nq_grow(&w->c.layers, w->layer_cap, cap, sizeof *w->c.layers, err));
@@ -318,15 +195,18 @@ static novaq_status keep(nq_writer *w, const nq_stored_layer *s, novaq_error *er
     return NOVAQ_OK;
 }
 
-static novaq_status add(nq_writer *w, nq_stored_layer *s, novaq_error *err) {
+static novaq_status add(nq_writer *w, nq_stored_layer *s, const json_t *note, novaq_error *err) {
     NQ_TRY(chunk_ready(w, s->layer.stored_bytes, err));
+    nq_blake3_init(&w->span);
     for (unsigned i = 0; i < s->pieces; i++) {
         NQ_TRY(put_piece(w, &s->piece[i], piece_data(&s->layer, s->piece[i].kind), err));
     }
-    return keep(w, s, err);
+    NQ_TRY(nq_write_keep(w, s, err));
+    return w->resumable ? nq_write_record_layer(w, s, note, err) : NOVAQ_OK;
 }
 
-novaq_status nq_writer_add(nq_writer *w, const nq_layer *layer, novaq_error *err) {
+novaq_status nq_writer_add_noted(nq_writer *w, const nq_layer *layer, const json_t *note,
+                                 novaq_error *err) {
     if (w->failed) {
         return nq_fail(err, NOVAQ_E_ARG, "%s: writing failed before", w->path);
     }
@@ -335,9 +215,16 @@ novaq_status nq_writer_add(nq_writer *w, const nq_layer *layer, novaq_error *err
     s.layer.q.scheme = layer->scheme;
     NQ_TRY(nq_layer_pieces(&s, nq_layer_optional(layer), err));
     NQ_TRY(check_data(&s, err));
-    novaq_status st = add(w, &s, err);
+    novaq_status st = nq_write_settle(w, err);
+    if (st == NOVAQ_OK) {
+        st = add(w, &s, note, err);
+    }
     w->failed = st != NOVAQ_OK;
     return st;
+}
+
+novaq_status nq_writer_add(nq_writer *w, const nq_layer *layer, novaq_error *err) {
+    return nq_writer_add_noted(w, layer, NULL, err);
 }
 
 uint64_t nq_layer_stored_bytes(const nq_layer *layer) {
@@ -352,7 +239,7 @@ uint64_t nq_layer_stored_bytes(const nq_layer *layer) {
     return sum;
 }
 
-/* ---- finishing --------------------------------------------------------------- */
+/* ---- finishing -------------------------------------------------------------------- */
 
 static novaq_status put_tokenizer(nq_writer *w, const json_t *tokenizer, novaq_error *err) {
     char *text = NULL;
@@ -398,7 +285,7 @@ static void remove_stale_chunks(const nq_writer *w) {
             named = strcmp(names[i], nq_chunk_name(name, k, w->c.chunks[k].sha256)) == 0;
         }
         if (!named) {
-            remove_in(w->path, names[i]);
+            nq_write_remove(w, names[i]);
         }
     }
     nq_free_names(names, count);
@@ -413,25 +300,56 @@ static void keep_chunks(nq_writer *w) {
     w->made_dir = false;
 }
 
+/* Where the model came from: beside the artifact, not part of it. */
+static novaq_status put_origin(const nq_writer *w, novaq_error *err) {
+    char *path = NULL;
+    char *text = NULL;
+    NQ_TRY(nq_origin_path(&path, w->path, err));
+    novaq_status st = NOVAQ_OK;
+    if (path != NULL && w->origin == NULL) {
+        (void)unlink(path); /* of the artifact that was replaced */
+    } else if (path != NULL) {
+        st = nq_json_dump(&text, w->origin, 2, err);
+        if (st == NOVAQ_OK) {
+            st = nq_write_file(path, text, strlen(text), err);
+        }
+    }
+    nq_free(text);
+    nq_free(path);
+    return st;
+}
+
 static novaq_status finish_dir(nq_writer *w, const nq_manifest_text *m, novaq_error *err) {
     NQ_TRY(nq_outfile_write(w->last, m->text, m->len, err));
+    if (w->resumable) {
+        NQ_TRY(nq_write_record_done(w, m->text, m->len, err));
+    }
     NQ_TRY(nq_outfile_commit(&w->last, NULL, err));
     keep_chunks(w);
     remove_stale_chunks(w);
     return NOVAQ_OK;
 }
 
-static novaq_status finish_single(nq_writer *w, const nq_manifest_text *m, novaq_error *err) {
-    nq_map data = {0};
-    w->data_complete = true; /* or the commit fails and there is nothing to remove */
-    NQ_TRY(nq_outfile_commit(&w->out, NULL, err));
-    NQ_TRY(nq_map_open(&data, w->data_path, err));
-    novaq_status st = nq_outfile_write(w->last, m->head, m->head_len, err);
-    if (st == NOVAQ_OK) {
-        st = nq_outfile_write(w->last, data.data, data.size, err);
+static novaq_status copy_data(nq_writer *w, novaq_error *err) {
+    uint8_t *block = NULL;
+    uint64_t size = nq_outfile_size(w->out);
+    NQ_TRY(nq_alloc_raw(&block, COPY_BYTES, 1, err));
+    novaq_status st = NOVAQ_OK;
+    for (uint64_t at = 0; st == NOVAQ_OK && at < size; at += COPY_BYTES) {
+        uint64_t len = size - at < COPY_BYTES ? size - at : COPY_BYTES;
+        st = nq_outfile_read(w->out, at, block, len, err);
+        if (st == NOVAQ_OK) {
+            st = nq_outfile_write(w->last, block, len, err);
+        }
     }
-    nq_map_close(&data);
-    return st == NOVAQ_OK ? nq_outfile_commit(&w->last, NULL, err) : st;
+    nq_free(block);
+    return st;
+}
+
+static novaq_status finish_single(nq_writer *w, const nq_manifest_text *m, novaq_error *err) {
+    NQ_TRY(nq_outfile_write(w->last, m->head, m->head_len, err));
+    NQ_TRY(copy_data(w, err));
+    return nq_outfile_commit(&w->last, NULL, err);
 }
 
 static bool has_parameters(const nq_contents *c) {
@@ -450,18 +368,31 @@ static novaq_status finish(nq_writer *w, const char *source_locator, const json_
                        w->failed ? "writing failed before" : "a model without parameters");
     }
     const json_t *tokenizer = json_object_get(model, "tokenizer");
+    NQ_TRY(nq_write_settle(w, err));
+    w->failed = true; /* unless all of it succeeds */
     if (json_is_object(tokenizer)) {
         NQ_TRY(put_tokenizer(w, tokenizer, err));
     }
-    NQ_TRY(chunk_end(w, err));
+    NQ_TRY(nq_write_chunk_end(w, err));
     nq_manifest_text m;
-    NQ_TRY(nq_manifest_write(&m, &w->c, source_locator, config, model, err));
-    novaq_status st = w->c.single_file ? finish_single(w, &m, err) : finish_dir(w, &m, err);
+    nq_manifest_head head = {source_locator, w->source, config, model};
+    NQ_TRY(nq_manifest_write(&m, &w->c, &head, err));
+    novaq_status st = put_origin(w, err);
+    if (st == NOVAQ_OK) {
+        st = w->c.single_file ? finish_single(w, &m, err) : finish_dir(w, &m, err);
+    }
     if (st == NOVAQ_OK && report != NULL) {
         *report = json_incref(m.summary);
     }
     nq_manifest_text_free(&m);
     return st;
+}
+
+void nq_writer_set_source(nq_writer *w, const json_t *source, const json_t *origin) {
+    json_decref(w->source);
+    json_decref(w->origin);
+    w->source = json_deep_copy(source);
+    w->origin = json_deep_copy(origin);
 }
 
 novaq_status nq_writer_finish(nq_writer **w, const char *source_locator, const json_t *config,
@@ -470,39 +401,8 @@ novaq_status nq_writer_finish(nq_writer **w, const char *source_locator, const j
         *report = NULL;
     }
     novaq_status st = finish(*w, source_locator, config, model, report, err);
-    /* After success there is nothing left to remove but the data file. */
-    nq_writer_abort(w);
+    if (st == NOVAQ_OK || !(*w)->resumable) {
+        nq_writer_abort(w); /* after success only the journal and the data file are left */
+    }
     return st;
-}
-
-void nq_writer_abort(nq_writer **writer) {
-    nq_writer *w = *writer;
-    *writer = NULL;
-    if (w == NULL) {
-        return;
-    }
-    nq_outfile_abort(&w->out);
-    for (size_t i = 0; w->made != NULL && i < w->c.chunk_count; i++) {
-        if (w->made[i] != NULL) {
-            (void)unlink(w->made[i]);
-            nq_free(w->made[i]);
-        }
-    }
-    if (w->data_complete) {
-        (void)unlink(w->data_path);
-    }
-    nq_outfile_abort(&w->last);
-    if (w->made_dir) {
-        (void)rmdir(w->path);
-    }
-    for (size_t i = 0; i < w->c.layer_count; i++) {
-        nq_free((void *)(uintptr_t)w->c.layers[i].layer.name);
-        json_decref((json_t *)(uintptr_t)w->c.layers[i].layer.diagnostics);
-    }
-    nq_contents_free(&w->c);
-    nq_sha256_close(&w->sha);
-    nq_free(w->made);
-    nq_free(w->data_path);
-    nq_free(w->path);
-    nq_free(w);
 }

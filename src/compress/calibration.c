@@ -69,8 +69,8 @@ static novaq_status sample_group(sample_job *j, novaq_error *err) {
     }
     for (j->t = 1; j->t < length; j->t++) {
         uint64_t done = (uint64_t)j->first * length + (uint64_t)j->t * j->group;
-        novaq_progress p = {"sample", "",         done, (uint64_t)j->c->sequences * length,
-                            "tokens", (double)NAN};
+        novaq_progress p = {
+            "sample", "", done, (uint64_t)j->c->sequences * length, "tokens", (double)NAN, 0, 0, 0};
         NQ_TRY(nq_report_step(j->progress, j->progress_ctx, &p, err));
         NQ_TRY(nq_run_feed(j->run, j->last, j->group, 1, err));
         NQ_TRY(nq_run_logits(j->logits, j->run, j->rows, j->group, err));
@@ -191,12 +191,20 @@ static novaq_status fill(nq_calibration *c, const nq_model *m, const char *calib
     return st;
 }
 
-static uint64_t parameters(nq_tensors *ts) {
+bool nq_calibration_is_large(const nq_tensors *ts) {
     uint64_t n = 0;
     for (size_t i = 0; i < nq_tensors_count(ts); i++) {
         n += nq_tensors_at(ts, i)->elements;
     }
-    return n;
+    return n > AUTO_PARAMETERS;
+}
+
+static novaq_status open_model(nq_model **m, const char *path, nq_tensors *ts, nq_pool *pool,
+                               bool whole, novaq_error *err) {
+    if (ts == NULL) {
+        return whole ? nq_model_open(m, path, pool, err) : nq_model_open_lean(m, path, pool, err);
+    }
+    return whole ? nq_model_open_over(m, ts, pool, err) : nq_model_open_lean_over(m, ts, pool, err);
 }
 
 novaq_status nq_calibration_open(nq_calibration *out, char **why, const char *path, nq_tensors *ts,
@@ -210,15 +218,14 @@ novaq_status nq_calibration_open(nq_calibration *out, char **why, const char *pa
     }
     bool automatic = strcmp(calibration, "auto") == 0;
     bool self = automatic || strcmp(calibration, "self") == 0;
-    if (automatic && parameters(ts) > AUTO_PARAMETERS) {
+    if (automatic && ts != NULL && nq_calibration_is_large(ts)) {
         return nq_strdup(why, "the model is large; --calibration self or FILE runs it all the same",
                          err);
     }
     nq_model *m = NULL;
     novaq_error local = {0};
     /* Sampling goes over the weights once a token; a file needs the tokenizer only. */
-    novaq_status st =
-        self ? nq_model_open(&m, path, pool, &local) : nq_model_open_lean(&m, path, pool, &local);
+    novaq_status st = open_model(&m, path, ts, pool, self, &local);
     if (st == NOVAQ_OK) {
         st = fill(out, m, calibration, wanted, seed, pool, progress, progress_ctx, &local);
     }
@@ -233,9 +240,11 @@ novaq_status nq_calibration_open(nq_calibration *out, char **why, const char *pa
     if (automatic && excused) {
         return nq_strdup(why, local.msg, err);
     }
-    return nq_fail(err, st, "%s%s",
-                   runs ? "" : "calibration needs a model that can be run, or --calibration none: ",
-                   local.msg);
+    return runs
+               ? nq_fail(err, st, "%s", local.msg)
+               : nq_fail(err, st,
+                         "%s: calibration needs a model that can be run, or --calibration none: %s",
+                         path, local.msg);
 }
 
 void nq_calibration_close(nq_calibration *c) {

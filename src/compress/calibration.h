@@ -22,12 +22,16 @@ typedef struct nq_calibration {
 /* calibration: "none", "self", "auto" or a text file. With "none", and with "auto"
  * when the model cannot be run or is large, out->sequences is 0, and *why
  * (nq_free) says why, or is NULL for "none"; with the others that is an error.
- * wanted: tokens in all, 0 = default; a file must hold a window at least. */
+ * wanted: tokens in all, 0 = default; a file must hold a window at least. The model is
+ * read through ts, which nq_model_tensors_open() opened, or opened by path where that is
+ * NULL. */
 NOVAQ_CHECK novaq_status nq_calibration_open(nq_calibration *out, char **why, const char *path,
                                              nq_tensors *ts, const char *calibration,
                                              uint32_t wanted, uint64_t seed, nq_pool *pool,
                                              novaq_progress_fn progress, void *progress_ctx,
                                              novaq_error *err);
 void nq_calibration_close(nq_calibration *c);
+/* Too many parameters for "auto". */
+bool nq_calibration_is_large(const nq_tensors *ts);
 
 #endif

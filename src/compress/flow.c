@@ -25,10 +25,12 @@ struct nq_flow {
     uint64_t tokens;           /* in all */
     uint64_t widest;           /* columns of the widest stage */
     nq_scratch x[NQ_STREAMS];  /* (tokens, dim) residual stream: original, coded */
+    nq_scratch before;         /* (tokens, dim) the coded stream at the block's input, if kept */
     nq_scratch in[NQ_STREAMS]; /* (tokens, cols of the stage) input of the next products */
     float *h;                  /* (widest, widest) */
     float *cross;              /* (widest, widest) with two streams */
     float *residual;           /* (dim, widest) with two streams */
+    float *embedding;          /* (vocab, dim) or NULL */
     float *scratch;            /* (threads, STEP_ROWS, TILE_COLS) */
     novaq_status (*tick)(void *ctx, novaq_error *err);
     void *tick_ctx;
@@ -72,6 +74,9 @@ static novaq_status alloc_all(nq_flow *f, const nq_flow_options *opt, novaq_erro
         NQ_TRY(nq_scratch_open(&f->x[s], f->tokens * dim * sizeof(float), on_disk, err));
         NQ_TRY(nq_scratch_open(&f->in[s], f->tokens * f->widest * sizeof(float), on_disk, err));
     }
+    if (opt->keep_inputs) {
+        NQ_TRY(nq_scratch_open(&f->before, f->tokens * dim * sizeof(float), on_disk, err));
+    }
     NQ_TRY(nq_alloc(&f->h, f->widest * f->widest, sizeof(float), err));
     if (f->streams > 1) {
         NQ_TRY(nq_alloc(&f->cross, f->widest * f->widest, sizeof(float), err));
@@ -82,7 +87,14 @@ static novaq_status alloc_all(nq_flow *f, const nq_flow_options *opt, novaq_erro
 }
 
 static novaq_status open_flow(nq_flow *f, const nq_flow_options *opt, novaq_error *err) {
-    NQ_TRY(nq_model_open_lean(&f->m, opt->path, f->pool, err));
+    NQ_TRY(opt->ts != NULL ? nq_model_open_lean_over(&f->m, opt->ts, f->pool, err)
+                           : nq_model_open_lean(&f->m, opt->path, f->pool, err));
+    if (opt->embedding != NULL) {
+        nq_linear *e = &f->m->embed;
+        NQ_TRY(nq_alloc_raw(&f->embedding, e->w->elements, sizeof(float), err));
+        NQ_TRY(opt->embedding(opt->tick_ctx, f->embedding, e->w, err));
+        e->dense = f->embedding;
+    }
     uint32_t length = f->text->length;
     f->tokens = (uint64_t)f->text->sequences * length;
     f->batch = BATCH_TOKENS > length ? BATCH_TOKENS / length : 1;
@@ -123,10 +135,12 @@ void nq_flow_close(nq_flow **pf) {
         nq_scratch_close(&f->x[s]);
         nq_scratch_close(&f->in[s]);
     }
+    nq_scratch_close(&f->before);
     nq_free(f->h);
     nq_free(f->cross);
     nq_free(f->residual);
     nq_free(f->scratch);
+    nq_free(f->embedding);
     nq_run_close(&f->run);
     nq_model_close(&f->m);
     nq_free(f);
@@ -149,41 +163,69 @@ novaq_status nq_flow_embed_coded(nq_flow *f, const nq_linear *coded, novaq_error
 
 /* ---- running ------------------------------------------------------------------------ */
 
-novaq_status nq_flow_enter(nq_flow *f, uint32_t block, novaq_error *err) {
+static novaq_status enter_stream(nq_flow *f, unsigned s, novaq_error *err) {
     uint64_t dim = f->m->hyper.dim;
-    f->block = block;
-    for (unsigned s = 0; s < f->streams; s++) {
-        for (uint32_t b = 0; b < batches(f); b++) {
-            uint64_t at = (uint64_t)b * f->batch * f->text->length * dim;
-            NQ_TRY(nq_run_enter(stream(&f->in[s]) + at, f->run, block, stream(&f->x[s]) + at,
-                                batch_sequences(f, b), f->text->length, err));
-        }
+    for (uint32_t b = 0; b < batches(f); b++) {
+        uint64_t at = (uint64_t)b * f->batch * f->text->length * dim;
+        NQ_TRY(nq_run_enter(stream(&f->in[s]) + at, f->run, f->block, stream(&f->x[s]) + at,
+                            batch_sequences(f, b), f->text->length, err));
     }
     return NOVAQ_OK;
 }
 
+novaq_status nq_flow_enter(nq_flow *f, uint32_t block, novaq_error *err) {
+    f->block = block;
+    if (f->before.data != NULL) {
+        memcpy(f->before.data, f->x[coded_stream(f)].data,
+               f->tokens * f->m->hyper.dim * sizeof(float));
+    }
+    for (unsigned s = 0; s < f->streams; s++) {
+        NQ_TRY(enter_stream(f, s, err));
+    }
+    return NOVAQ_OK;
+}
+
+const float *nq_flow_inputs(const nq_flow *f) { return stream(&f->before); }
+
 /* The inputs of the next stage take the place of those of this one; where they are
  * wider, batches go from the last to the first, so that none is overwritten before
  * it has been read. */
-novaq_status nq_flow_advance(nq_flow *f, unsigned stage, const nq_linear *const *original,
-                             const nq_linear *const *coded, novaq_error *err) {
+static novaq_status advance_stream(nq_flow *f, unsigned s, unsigned stage,
+                                   const nq_linear *const *l, novaq_error *err) {
     uint64_t dim = f->m->hyper.dim;
     uint64_t cols = nq_stage_cols(f->m, stage);
     uint64_t after = stage + 1 < NQ_STAGES ? nq_stage_cols(f->m, stage + 1) : 0;
     uint32_t count = batches(f);
-    for (unsigned s = 0; s < f->streams; s++) {
-        const nq_linear *const *l = s == coded_stream(f) && s > 0 ? coded : original;
-        for (uint32_t i = 0; i < count; i++) {
-            uint32_t b = after > cols ? count - 1 - i : i;
-            NQ_TRY(tick(f, err));
-            uint64_t token = (uint64_t)b * f->batch * f->text->length;
-            float *in = stream(&f->in[s]);
-            NQ_TRY(nq_run_stage(after > 0 ? in + token * after : NULL,
-                                stream(&f->x[s]) + token * dim, f->run, f->block, stage, l,
-                                in + token * cols, batch_sequences(f, b), f->text->length, err));
-        }
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t b = after > cols ? count - 1 - i : i;
+        NQ_TRY(tick(f, err));
+        uint64_t token = (uint64_t)b * f->batch * f->text->length;
+        float *in = stream(&f->in[s]);
+        NQ_TRY(nq_run_stage(after > 0 ? in + token * after : NULL, stream(&f->x[s]) + token * dim,
+                            f->run, f->block, stage, l, in + token * cols, batch_sequences(f, b),
+                            f->text->length, err));
     }
     return NOVAQ_OK;
+}
+
+novaq_status nq_flow_advance(nq_flow *f, unsigned stage, const nq_linear *const *original,
+                             const nq_linear *const *coded, novaq_error *err) {
+    NQ_TRY(advance_stream(f, 0, stage, original, err));
+    return f->streams > 1 ? nq_flow_advance_coded(f, stage, coded, err) : NOVAQ_OK;
+}
+
+novaq_status nq_flow_advance_coded(nq_flow *f, unsigned stage, const nq_linear *const *coded,
+                                   novaq_error *err) {
+    return f->streams > 1 ? advance_stream(f, coded_stream(f), stage, coded, err) : NOVAQ_OK;
+}
+
+novaq_status nq_flow_again(nq_flow *f, novaq_error *err) {
+    if (f->streams < 2) {
+        return NOVAQ_OK;
+    }
+    unsigned s = coded_stream(f);
+    memcpy(f->x[s].data, f->before.data, f->tokens * f->m->hyper.dim * sizeof(float));
+    return enter_stream(f, s, err);
 }
 
 /* ---- moments --------------------------------------------------------------------------- */

@@ -20,13 +20,18 @@
 typedef struct nq_flow nq_flow;
 
 typedef struct nq_flow_options {
-    const char *path; /* of the source */
+    nq_tensors *ts;   /* the source, which nq_model_tensors_open() opened; borrowed */
+    const char *path; /* of the source, where ts is NULL */
     bool two_streams; /* false: coded blocks see what the original ones see */
+    bool keep_inputs; /* of the block at work, for nq_flow_inputs() and nq_flow_again() */
     uint64_t memory;  /* bytes the tokens' state may take before it goes to a file */
     nq_pool *pool;
     /* Called between batches; a status other than OK ends the work. May be NULL. */
     novaq_status (*tick)(void *ctx, novaq_error *err);
     void *tick_ctx;
+    /* Reads the embedding, which is then kept as floats: for sources whose rows are
+     * better not looked up one by one. May be NULL; ctx is tick_ctx. */
+    novaq_status (*embedding)(void *ctx, float *dst, const nq_weight *t, novaq_error *err);
 } nq_flow_options;
 
 /* calibration is borrowed. */
@@ -51,6 +56,13 @@ void nq_flow_moments(nq_moments *m, const float **residual, nq_flow *f, unsigned
 NOVAQ_CHECK novaq_status nq_flow_advance(nq_flow *f, unsigned stage,
                                          const nq_linear *const *original,
                                          const nq_linear *const *coded, novaq_error *err);
+/* (tokens, dim): what the coded block at work read. */
+const float *nq_flow_inputs(const nq_flow *f);
+/* The coded stream goes back to where it entered the block; then, stage by stage, through
+ * other coded matrices. Nothing happens where there is one stream. */
+NOVAQ_CHECK novaq_status nq_flow_again(nq_flow *f, novaq_error *err);
+NOVAQ_CHECK novaq_status nq_flow_advance_coded(nq_flow *f, unsigned stage,
+                                               const nq_linear *const *coded, novaq_error *err);
 /* After the last block: what the output head reads. */
 void nq_flow_head_moments(nq_moments *m, nq_flow *f);
 

@@ -7,12 +7,16 @@
 
 #include "base/mem.h"
 #include "compress/calibration.h"
+#include "compress/intake.h"
 #include "compress/tensor_rules.h"
+#include "format/dequant.h"
 
 /* Smaller matrices stay as they are: codebook and scales would eat the gain. */
 #define CODED_MIN_ELEMENTS 256
 #define CODED_MIN_COLS     4
+#define REFINE_BLOCKS_MAX  100000U
 #define SWEEPS_MAX         16
+#define KEEP_UNASKED       ((uint64_t)64 << 20)
 /* Exponent of the column scales where errors are not fed forward; where they are, no
  * scales at all are better. Measured in docs/METHOD.md. */
 #define UNFED_COLUMN_SCALES 0.5
@@ -20,16 +24,21 @@
 novaq_status nq_report_step(novaq_progress_fn fn, void *ctx, const novaq_progress *now,
                             novaq_error *err) {
     if (fn != NULL && fn(ctx, now) != 0) {
-        return nq_fail(err, NOVAQ_E_INTERRUPTED, "interrupted; nothing was left behind");
+        return nq_fail(err, NOVAQ_E_INTERRUPTED, "interrupted");
     }
     return NOVAQ_OK;
 }
 
-novaq_status nq_report_progress(const novaq_compress_options *opt, const char *phase,
-                                const char *item, uint64_t done, uint64_t total, novaq_error *err) {
-    novaq_progress now = {
-        .phase = phase, .item = item, .done = done, .total = total, .unit = "B", .value = NAN};
-    return nq_report_step(opt->progress, opt->progress_ctx, &now, err);
+novaq_status nq_recipe_progress(const nq_recipe *r, const char *phase, const char *item,
+                                uint64_t done, uint64_t total, novaq_error *err) {
+    novaq_progress now = {.phase = phase,
+                          .item = item,
+                          .done = done,
+                          .total = total,
+                          .unit = "B",
+                          .value = NAN,
+                          .received = nq_intake_received(r->ts)};
+    return nq_report_step(r->opt->progress, r->opt->progress_ctx, &now, err);
 }
 
 /* What calibrated coding and the normalization's pieces may be told. */
@@ -46,6 +55,10 @@ static novaq_status check_calibration(const novaq_compress_options *o, novaq_err
     }
     if (o->sweeps > SWEEPS_MAX) {
         return nq_fail(err, NOVAQ_E_ARG, "%u sweeps: give at most %d", o->sweeps, SWEEPS_MAX);
+    }
+    if (o->refine_blocks > REFINE_BLOCKS_MAX) {
+        return nq_fail(err, NOVAQ_E_ARG, "%u steps of each block: give at most %u",
+                       o->refine_blocks, REFINE_BLOCKS_MAX);
     }
     if (!(o->damping >= 1e-6 && o->damping <= 10)) {
         return nq_fail(err, NOVAQ_E_ARG, "damping must lie in 0.000001-10, not %g", o->damping);
@@ -221,28 +234,83 @@ static novaq_status override_scheme(nq_recipe_tensor *t, nq_recipe *r, nq_rules 
 
 /* ---- statistics -------------------------------------------------------------- */
 
-static novaq_status gather_stats(nq_recipe *r, nq_tensors *ts, nq_pool *pool, novaq_error *err) {
+/* Bytes of a remote source that may stay in memory between its statistics and its coding:
+ * calibration will need them there anyway; without, memory is to stay small. */
+static uint64_t keep_limit(const nq_recipe *r, const nq_tensors *ts) {
+    const char *mode = r->opt->calibration;
+    bool runs =
+        nq_recipe_calibrated(r) &&
+        (strcmp(mode, "self") == 0 || (strcmp(mode, "auto") == 0 && !nq_calibration_is_large(ts)));
+    uint64_t usual = runs ? nq_physical_memory() / 2 : KEEP_UNASKED;
+    return r->opt->max_memory > 0 ? r->opt->max_memory : usual;
+}
+
+/* Rows that the planner looks at of a matrix. */
+#define SAMPLE_ROWS 128
+
+/* How much of a matrix its statistics are taken from: its first rows, where these lie
+ * together and are what is asked for. */
+static uint64_t sample_rows(const nq_recipe_tensor *t, bool whole) {
+    bool together = t->src->strides == NULL && t->src->view == 0;
+    uint64_t block = nq_dtype_get(t->src->dtype)->block;
+    bool cut = !whole && together && t->rows > SAMPLE_ROWS && t->cols % block == 0;
+    return cut ? SAMPLE_ROWS : t->rows;
+}
+
+static novaq_status read_sample(float *w, nq_tensors *ts, const nq_recipe_tensor *t, uint64_t rows,
+                                novaq_error *err) {
+    if (rows == t->rows) {
+        return nq_tensors_read_f32(w, ts, t->src, err);
+    }
+    const nq_dtype_info *d = nq_dtype_get(t->src->dtype);
+    uint64_t bytes = rows * t->cols / d->block * d->bytes;
+    uint8_t *raw = NULL;
+    NQ_TRY(nq_alloc_raw(&raw, bytes, 1, err));
+    novaq_status st = nq_tensors_read(raw, ts, t->src, 0, bytes, err);
+    if (st == NOVAQ_OK) {
+        nq_dequantize(w, t->src->dtype, raw, rows * t->cols);
+    }
+    nq_free(raw);
+    return st;
+}
+
+static novaq_status stats_of(nq_recipe_tensor *t, nq_tensors *ts, bool whole, nq_pool *pool,
+                             novaq_error *err) {
+    uint64_t rows = sample_rows(t, whole);
+    float *w = NULL;
+    NQ_TRY(nq_alloc_raw(&w, rows * t->cols, sizeof(float), err));
+    novaq_status st = read_sample(w, ts, t, rows, err);
+    if (st == NOVAQ_OK) {
+        st = nq_matrix_stats_compute(&t->stats, w, rows, t->cols, pool, err);
+    }
+    nq_free(w);
+    t->have_stats = st == NOVAQ_OK && rows == t->rows;
+    return st;
+}
+
+/* whole: the statistics must hold for all of each matrix. Otherwise a sample does, so that
+ * a source that streams in is not fetched twice. */
+static novaq_status gather_stats(nq_recipe *r, nq_tensors *ts, bool whole, nq_pool *pool,
+                                 novaq_error *err) {
     uint64_t total = 0;
     uint64_t done = 0;
     for (size_t i = 0; i < r->count; i++) {
         total += r->tensors[i].coded ? r->tensors[i].src->bytes : 0;
     }
+    NQ_TRY(nq_intake_keep(&r->held, ts, keep_limit(r, ts), err));
+    if (whole && !r->held) {
+        NQ_TRY(nq_intake_all(ts, r->opt->max_memory, err));
+    }
     for (size_t i = 0; i < r->count; i++) {
         nq_recipe_tensor *t = &r->tensors[i];
-        if (!t->coded) {
-            continue;
+        if (t->coded) {
+            NQ_TRY(nq_recipe_progress(r, "analyse", t->src->name, done, total, err));
+            NQ_TRY(stats_of(t, ts, whole, pool, err));
+            done += t->src->bytes;
         }
-        NQ_TRY(nq_report_progress(r->opt, "analyse", t->src->name, done, total, err));
-        float *w = NULL;
-        NQ_TRY(nq_alloc_raw(&w, t->src->elements, sizeof(float), err));
-        novaq_status st = nq_tensors_read_f32(w, ts, t->src, err);
-        if (st == NOVAQ_OK) {
-            st = nq_matrix_stats_compute(&t->stats, w, t->rows, t->cols, pool, err);
+        if (whole) {
+            nq_tensors_release(ts, t->src);
         }
-        nq_free(w);
-        NQ_TRY(st);
-        t->have_stats = true;
-        done += t->src->bytes;
     }
     return NOVAQ_OK;
 }
@@ -285,7 +353,7 @@ static novaq_status decide_all(nq_recipe *r, nq_tensors *ts, nq_rules *rules, nq
         open = open || r->tensors[i].planned;
     }
     if (open) {
-        NQ_TRY(gather_stats(r, ts, pool, err));
+        NQ_TRY(gather_stats(r, ts, r->opt->target_size != 0, pool, err));
     }
     for (size_t i = 0; i < r->count; i++) {
         /* NaN and infinity are kept bit for bit, and reported. */
@@ -304,7 +372,7 @@ static novaq_status decide_all(nq_recipe *r, nq_tensors *ts, nq_rules *rules, nq
 
 novaq_status nq_recipe_make(nq_recipe *out, nq_tensors *ts, const novaq_compress_options *opt,
                             nq_pool *pool, novaq_error *err) {
-    *out = (nq_recipe){.opt = opt, .count = nq_tensors_count(ts)};
+    *out = (nq_recipe){.opt = opt, .ts = ts, .count = nq_tensors_count(ts)};
     NQ_TRY(check_ranges(opt, err));
     NQ_TRY(encode_options(&out->encode, opt, err));
     bool rotated = out->encode.normalize == NQ_NORMALIZE_ROTATE;
@@ -366,6 +434,10 @@ static bool add_calibration_config(json_t *config, const nq_recipe *r) {
                   r->column_scales, "row_means", o->row_means, "rotation_block",
                   o->rotation_block != 0 ? (int)o->rotation_block : 512);
     bool ok = more != NULL && json_object_update(config, more) == 0;
+    if (ok && o->refine_blocks > 0) {
+        json_t *steps = json_integer((json_int_t)o->refine_blocks);
+        ok = json_object_set_new(config, "refine_blocks", steps) == 0;
+    }
     json_decref(more);
     return ok;
 }

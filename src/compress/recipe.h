@@ -40,6 +40,8 @@ typedef struct nq_sensitivity {
 
 typedef struct nq_recipe {
     const novaq_compress_options *opt;
+    nq_tensors *ts; /* borrowed */
+    bool held;      /* a remote source is kept in memory since */
     nq_encode_options encode;
     double column_scales; /* exponent in effect */
     nq_recipe_tensor *tensors;
@@ -94,8 +96,7 @@ NOVAQ_CHECK novaq_status nq_recipe_config(json_t **out, const nq_recipe *r, nova
 NOVAQ_CHECK novaq_status nq_report_step(novaq_progress_fn fn, void *ctx, const novaq_progress *now,
                                         novaq_error *err);
 /* The same with the options' callback, in bytes of the source. */
-NOVAQ_CHECK novaq_status nq_report_progress(const novaq_compress_options *opt, const char *phase,
-                                            const char *item, uint64_t done, uint64_t total,
-                                            novaq_error *err);
+NOVAQ_CHECK novaq_status nq_recipe_progress(const nq_recipe *r, const char *phase, const char *item,
+                                            uint64_t done, uint64_t total, novaq_error *err);
 
 #endif

@@ -48,7 +48,8 @@ static novaq_status tick(void *ctx, novaq_error *err) {
                           .done = p->block,
                           .total = p->m->hyper.blocks,
                           .unit = "blocks",
-                          .value = NAN};
+                          .value = NAN,
+                          .received = nq_intake_received(p->j->ts)};
     return nq_report_step(o->progress, o->progress_ctx, &now, err);
 }
 
@@ -379,14 +380,14 @@ static novaq_status open_prober(prober *p, novaq_error *err) {
                                                       : p->text.sequences;
     p->rows = p->sequences * all->length;
     p->scored = p->rows < SCORED ? p->rows : SCORED;
-    nq_flow_options opt = {.path = o->input,
+    nq_flow_options opt = {.ts = p->j->ts,
                            .memory = o->max_memory > 0 ? o->max_memory : nq_physical_memory() / 2,
                            .pool = p->j->pool,
                            .tick = tick,
                            .tick_ctx = p};
     /* Every measurement runs through most of the model: copies in memory pay. */
-    NQ_TRY(o->max_memory > 0 ? nq_model_open_lean(&p->m, o->input, p->j->pool, err)
-                             : nq_model_open(&p->m, o->input, p->j->pool, err));
+    NQ_TRY(o->max_memory > 0 ? nq_model_open_lean_over(&p->m, p->j->ts, p->j->pool, err)
+                             : nq_model_open_over(&p->m, p->j->ts, p->j->pool, err));
     NQ_TRY(nq_flow_open(&p->flow, &p->text, &opt, err));
     NQ_TRY(nq_run_open_staged(&p->run, p->m, p->sequences, all->length, err));
     const nq_hyper *h = &p->m->hyper;

@@ -170,7 +170,7 @@ static void fill_task(void *ctx, uint64_t task, unsigned worker) {
 }
 
 static novaq_status report(synthesis *z, const char *item, novaq_error *err) {
-    novaq_progress p = {"synthesize", item, z->done, z->total, "weights", NAN};
+    novaq_progress p = {"synthesize", item, z->done, z->total, "weights", NAN, 0, 0, 0};
     if (z->opt->progress != NULL && z->opt->progress(z->opt->progress_ctx, &p) != 0) {
         return nq_fail(err, NOVAQ_E_INTERRUPTED, "interrupted");
     }

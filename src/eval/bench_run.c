@@ -228,7 +228,7 @@ static novaq_status once(double *seconds, bench *b, const test *t, unsigned limi
 }
 
 static novaq_status report_progress(bench *b, const test *t, double speed, novaq_error *err) {
-    novaq_progress p = {"bench", t->name, b->done, b->total, "runs", speed};
+    novaq_progress p = {"bench", t->name, b->done, b->total, "runs", speed, 0, 0, 0};
     if (b->opt->progress != NULL && b->opt->progress(b->opt->progress_ctx, &p) != 0) {
         return nq_fail(err, NOVAQ_E_INTERRUPTED, "interrupted");
     }

@@ -7,15 +7,25 @@
 #include "base/mem.h"
 #include "format/tensors_impl.h"
 
-/* In the file system, names are followed through links: where they end is checked. */
-static novaq_status check_place(const nq_tensors *ts, const char *location, novaq_error *err) {
-    char *path = NULL;
-    if (ts->files == NULL || nq_files_dir(ts->files) == NULL) {
-        return nq_onnx_external_name(location, err);
-    }
-    NQ_TRY(nq_onnx_external_path(&path, ts->shards[0].src->name, location, err));
-    nq_free(path);
-    return NOVAQ_OK;
+/* In the file system, names are followed through links: where they end is checked, and
+ * after opening that it is what was opened. *path stays NULL elsewhere. */
+static novaq_status check_place(char **path, const nq_tensors *ts, const char *location,
+                                novaq_error *err) {
+    *path = NULL;
+    return ts->files == NULL || nq_files_dir(ts->files) == NULL
+               ? nq_onnx_external_name(location, err)
+               : nq_onnx_external_path(path, ts->shards[0].src->name, location, err);
+}
+
+/* As the last shard. path: from check_place(). */
+static novaq_status open_checked(nq_tensors *ts, const char *name, const char *path,
+                                 novaq_error *err) {
+    NQ_TRY(nq_tensors_open_shard(ts, name, err));
+    const nq_source *src = ts->shards[ts->shard_count - 1].src;
+    return path == NULL || nq_source_is_file(src, path)
+               ? NOVAQ_OK
+               : nq_fail(err, NOVAQ_E_IO, "%s: was replaced while it was opened; try again",
+                         src->name);
 }
 
 /* Without the parts "." that a location may have. In place. */
@@ -37,12 +47,16 @@ static novaq_status open_external(void *ctx, nq_source **out, uint32_t *file, co
                                   novaq_error *err) {
     nq_tensors *ts = ctx;
     char *name = NULL;
+    char *path = NULL;
     *out = NULL;
-    NQ_TRY(check_place(ts, location, err));
-    NQ_TRY(nq_tensors_sibling(&name, ts, location, err));
-    drop_dots(name);
-    novaq_status st = nq_tensors_open_shard(ts, name, err);
+    NQ_TRY(check_place(&path, ts, location, err));
+    novaq_status st = nq_tensors_sibling(&name, ts, location, err);
+    if (st == NOVAQ_OK) {
+        drop_dots(name);
+        st = open_checked(ts, name, path, err);
+    }
     nq_free(name);
+    nq_free(path);
     NQ_TRY(st);
     *file = ts->shard_count - 1;
     *out = ts->shards[*file].src;

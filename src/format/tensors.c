@@ -21,6 +21,23 @@ static novaq_status add_shard(nq_tensors *ts, nq_source *src, novaq_error *err) 
     return NOVAQ_OK;
 }
 
+/* Whether the place tells the SHA-256 of a file. */
+static bool is_promised(const nq_files *files, const char *name) {
+    size_t low = 0;
+    size_t high = nq_files_count(files);
+    while (low < high) { /* sorted by name */
+        size_t mid = low + (high - low) / 2;
+        const nq_file *f = nq_files_at(files, mid);
+        int order = strcmp(f->name, name);
+        if (order == 0) {
+            return f->sha256 != NULL;
+        }
+        low = order < 0 ? mid + 1 : low;
+        high = order < 0 ? high : mid;
+    }
+    return false;
+}
+
 novaq_status nq_tensors_open_shard(nq_tensors *ts, const char *name, novaq_error *err) {
     nq_source *src = NULL;
     if (ts->files == NULL) {
@@ -28,7 +45,9 @@ novaq_status nq_tensors_open_shard(nq_tensors *ts, const char *name, novaq_error
                        name);
     }
     NQ_TRY(nq_files_source(&src, ts->files, name, err));
-    return add_shard(ts, src, err);
+    NQ_TRY(add_shard(ts, src, err));
+    ts->shards[ts->shard_count - 1].promised = is_promised(ts->files, name);
+    return NOVAQ_OK;
 }
 
 novaq_status nq_tensors_add(nq_tensors *ts, const nq_tensor_info *list, size_t count,

@@ -88,8 +88,12 @@ NOVAQ_CHECK novaq_status nq_tensors_read_f32(float *dst, nq_tensors *ts, const n
  * work. nq_tensors_read() and nq_tensors_read_f32() of a tensor in the list take its
  * bytes from memory, waiting for them if they must; anything else is read directly. */
 
-/* Starts with tensors order[0..count) (copied), holding at most `bytes` of them, or one
- * where a single one is larger. Ends what was being read ahead before. */
+/* Starts with tensors order[0..count) (copied), holding at most `bytes` of them (but a
+ * mebibyte). Ends what was being read ahead before. A tensor that is larger comes in
+ * slices: its reader takes them one after the other, and what he has read to its end is
+ * gone (reading it again is reading directly). Is it larger and stored in another order
+ * than it is presented, it is read directly, too, and nothing behind it is fetched before
+ * it is released: whatever the size, a file that is read in its order is fetched so. */
 NOVAQ_CHECK novaq_status nq_tensors_ahead(nq_tensors *ts, const nq_tensor_info *const *order,
                                           size_t count, uint64_t bytes, novaq_error *err);
 /* The bytes of t will not be read again: makes room for the next. Of a tensor that was
@@ -103,8 +107,10 @@ NOVAQ_CHECK novaq_status nq_tensors_hold(nq_tensors *ts, novaq_error *err);
  * status other than OK ends the wait with it, and transfers with it. */
 void nq_tensors_on_wait(nq_tensors *ts, novaq_status (*tick)(void *ctx, novaq_error *err),
                         void *ctx);
-/* After everything was read: promised SHA-256 of the files. *verified: of how many
- * files; NOVAQ_E_VERIFY names one whose content is another. */
-NOVAQ_CHECK novaq_status nq_tensors_verified(size_t *verified, nq_tensors *ts, novaq_error *err);
+/* After everything was read: promised SHA-256 of the files. *promised: of how many files;
+ * *verified: how many of them were read as a whole, in order, and are right (an index, as
+ * it is read, and counts for neither); NOVAQ_E_VERIFY names one whose content is another. */
+NOVAQ_CHECK novaq_status nq_tensors_verified(size_t *verified, size_t *promised, nq_tensors *ts,
+                                             novaq_error *err);
 
 #endif

@@ -12,19 +12,19 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/mem.h"
+#include "base/wait.h"
 
 #define NONE       UINT32_MAX
 #define PIECE      ((uint64_t)1 << 20)   /* bytes read between two looks at `stop` */
 #define GAP_MAX    ((uint64_t)256 << 10) /* bytes worth fetching to keep one request */
 #define WINDOW_MAX ((uint64_t)1 << 30)   /* bytes of one announcement */
-#define TICK_NS    50000000L
 
 typedef enum phase {
     WAITING,
     PASSED_OVER, /* fetched only if somebody asks */
+    DIRECT,      /* never fetched; what is behind waits until it is released */
     FETCHING,
     READY,
     FAILED,
@@ -149,6 +149,12 @@ static uint32_t first_wanted(const nq_ahead *a) {
     return NONE;
 }
 
+/* Nothing to fetch in order, nor to wait for. */
+static bool is_behind(const nq_ahead *a, uint32_t i) {
+    phase p = a->entries[i].phase;
+    return p != WAITING && (p != DIRECT || i < a->front);
+}
+
 /* What to fetch now, with room for it, or NONE. */
 static uint32_t pick(nq_ahead *a) {
     uint32_t i = first_wanted(a);
@@ -159,10 +165,10 @@ static uint32_t pick(nq_ahead *a) {
         }
         return i;
     }
-    while (a->cursor < a->count && a->entries[a->cursor].phase != WAITING) {
+    while (a->cursor < a->count && is_behind(a, a->cursor)) {
         a->cursor++;
     }
-    if (a->cursor == a->count || a->sick) {
+    if (a->cursor == a->count || a->sick || a->entries[a->cursor].phase == DIRECT) {
         return NONE;
     }
     uint64_t bytes = size_of(&a->entries[a->cursor]);
@@ -200,8 +206,9 @@ static uint64_t run_end(const nq_ahead *a, uint32_t i) {
     return end;
 }
 
-/* Whether the source must be told what comes, and up to where. */
-static bool announce(nq_ahead *a, uint32_t i, uint64_t *end) {
+/* Up to where to tell the source what comes; 0: not at all. It is told for every item: a
+ * reader elsewhere may have told it something else since, and if not it costs nothing. */
+static uint64_t announce(nq_ahead *a, uint32_t i) {
     const nq_ahead_item *m = &a->entries[i].item;
     bool known = a->window_src == m->src && m->begin >= a->window_at && m->end <= a->window_end;
     if (!known) {
@@ -209,8 +216,12 @@ static bool announce(nq_ahead *a, uint32_t i, uint64_t *end) {
         a->window_end = run_end(a, i);
     }
     a->window_at = m->end;
-    *end = a->window_end;
-    return m->src->remote && !known;
+    return m->src->remote ? a->window_end : 0;
+}
+
+static novaq_status judge(const nq_ahead *a, const nq_ahead_item *m, const uint8_t *data,
+                          novaq_error *err) {
+    return a->check == NULL ? NOVAQ_OK : a->check(a->ctx, m, data, err);
 }
 
 static novaq_status read_block(nq_ahead *a, const nq_ahead_item *m, uint8_t *data,
@@ -222,7 +233,7 @@ static novaq_status read_block(nq_ahead *a, const nq_ahead_item *m, uint8_t *dat
         uint64_t now = m->end - at < PIECE ? m->end - at : PIECE;
         NQ_TRY(nq_source_read(m->src, at, data + (at - m->begin), now, err));
     }
-    return a->check == NULL ? NOVAQ_OK : a->check(a->ctx, m, data, err);
+    return judge(a, m, data, err);
 }
 
 /* Without the lock. */
@@ -260,26 +271,26 @@ static void note_failure(nq_ahead *a, entry *e, novaq_status st, const novaq_err
 static void work_on(nq_ahead *a, uint32_t i) {
     entry *e = &a->entries[i];
     nq_ahead_item m = e->item;
-    block *b = same_range(a, i);
-    if (b != NULL) {
-        b->users++;
-        e->block = b;
-        e->phase = READY;
-        return;
-    }
-    uint64_t end = 0;
-    bool tell = announce(a, i, &end);
+    block *shared = same_range(a, i);
+    block *b = shared;
+    uint64_t end = shared != NULL ? 0 : announce(a, i);
     e->phase = FETCHING;
-    a->held += size_of(e);
+    if (shared != NULL) {
+        shared->users++; /* stays while it is judged */
+    } else {
+        a->held += size_of(e);
+    }
     (void)pthread_mutex_unlock(&a->lock);
     novaq_error err = {.code = NOVAQ_OK, .msg = ""};
-    if (tell) {
+    if (end > 0) {
         nq_source_expect(m.src, m.begin, end - m.begin);
     }
-    novaq_status st = fetch(a, &m, &b, &err);
+    novaq_status st = shared != NULL ? judge(a, &m, shared->data, &err) : fetch(a, &m, &b, &err);
     (void)pthread_mutex_lock(&a->lock);
     if (st != NOVAQ_OK) {
-        a->held -= size_of(e);
+        a->held -= shared != NULL ? 0 : size_of(e);
+        e->block = shared;
+        drop_block(a, e);
         note_failure(a, e, st, &err);
         return;
     }
@@ -310,18 +321,6 @@ static void *run(void *arg) {
 
 /* ---- readers ---------------------------------------------------------------- */
 
-/* Until something is done, or a moment has passed. */
-static void wait_a_moment(nq_ahead *a) {
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    t.tv_nsec += TICK_NS;
-    if (t.tv_nsec >= 1000000000L) {
-        t.tv_nsec -= 1000000000L;
-        t.tv_sec++;
-    }
-    (void)pthread_cond_timedwait(&a->done, &a->lock, &t);
-}
-
 /* The lock is held, but not while the tick is asked. The entry stays wanted. */
 static novaq_status wait_for(nq_ahead *a, entry *e, nq_ahead_tick tick, novaq_error *err) {
     novaq_status st = NOVAQ_OK;
@@ -329,7 +328,7 @@ static novaq_status wait_for(nq_ahead *a, entry *e, nq_ahead_tick tick, novaq_er
     a->waiting++;
     (void)pthread_cond_signal(&a->work);
     while (st == NOVAQ_OK && (is_due(e) || e->phase == FETCHING)) {
-        wait_a_moment(a);
+        nq_wait_moment(&a->done, &a->lock);
         if (tick.fn != NULL) {
             (void)pthread_mutex_unlock(&a->lock);
             st = tick.fn(tick.ctx, err);
@@ -341,11 +340,34 @@ static novaq_status wait_for(nq_ahead *a, entry *e, nq_ahead_tick tick, novaq_er
     return st;
 }
 
+/* The entry of a key that has, or will have, byte `at`; NONE: there is none, and *next is
+ * where one begins that is further on. */
+static uint32_t find(const nq_ahead *a, uint32_t key, uint64_t at, uint64_t *next) {
+    *next = UINT64_MAX;
+    for (uint32_t i = a->current[key]; i != NONE; i = a->entries[i].next) {
+        const entry *e = &a->entries[i];
+        bool there = e->phase != GONE && e->phase != DIRECT;
+        if (there && at >= e->item.begin && at < e->item.end) {
+            return i;
+        }
+        if (there && e->item.begin > at && e->item.begin < *next) {
+            *next = e->item.begin;
+        }
+        if (!e->item.more) {
+            break;
+        }
+    }
+    return NONE;
+}
+
 /* The lock is held. */
-static novaq_status take(nq_ahead_bytes *out, nq_ahead *a, uint32_t key, nq_ahead_tick tick,
-                         bool *ended, novaq_error *err) {
-    while (a->current[key] != NONE) {
-        uint32_t i = a->current[key];
+static novaq_status take(nq_ahead_bytes *out, nq_ahead *a, uint32_t key, uint64_t at,
+                         nq_ahead_tick tick, bool *ended, novaq_error *err) {
+    for (;;) {
+        uint32_t i = find(a, key, at, &out->end);
+        if (i == NONE) {
+            return NOVAQ_OK;
+        }
         entry *e = &a->entries[i];
         if (e->phase == READY) {
             e->pins++;
@@ -365,22 +387,24 @@ static novaq_status take(nq_ahead_bytes *out, nq_ahead *a, uint32_t key, nq_ahea
             return st;
         }
     }
-    return NOVAQ_OK;
 }
 
-novaq_status nq_ahead_take(nq_ahead_bytes *out, nq_ahead *a, uint32_t key, nq_ahead_tick tick,
-                           bool *ended, novaq_error *err) {
+novaq_status nq_ahead_take(nq_ahead_bytes *out, nq_ahead *a, uint32_t key, uint64_t at,
+                           nq_ahead_tick tick, bool *ended, novaq_error *err) {
     *out = (nq_ahead_bytes){.data = NULL};
     *ended = false;
     (void)pthread_mutex_lock(&a->lock);
-    novaq_status st = take(out, a, key, tick, ended, err);
+    novaq_status st = take(out, a, key, at, tick, ended, err);
     (void)pthread_mutex_unlock(&a->lock);
     return st;
 }
 
-void nq_ahead_give(nq_ahead *a, const nq_ahead_bytes *b) {
+void nq_ahead_give(nq_ahead *a, const nq_ahead_bytes *b, uint64_t upto) {
     (void)pthread_mutex_lock(&a->lock);
     entry *e = &a->entries[b->entry];
+    if (e->item.more && upto == b->end && e->phase == READY && !a->keep) {
+        retire(a, (uint32_t)b->entry);
+    }
     if (--e->pins == 0 && e->phase == GONE) {
         drop_block(a, e);
     }
@@ -390,12 +414,15 @@ void nq_ahead_give(nq_ahead *a, const nq_ahead_bytes *b) {
 
 void nq_ahead_release(nq_ahead *a, uint32_t key) {
     (void)pthread_mutex_lock(&a->lock);
-    uint32_t i = a->current[key];
-    if (i != NONE && !a->keep) {
-        a->front = i > a->front ? i : a->front;
-        retire(a, i);
-        (void)pthread_cond_signal(&a->work);
+    bool more = !a->keep;
+    for (uint32_t i = a->current[key]; i != NONE && more; i = a->entries[i].next) {
+        more = a->entries[i].item.more;
+        if (a->entries[i].phase != GONE) {
+            a->front = i > a->front ? i : a->front;
+            retire(a, i);
+        }
     }
+    (void)pthread_cond_signal(&a->work);
     (void)pthread_mutex_unlock(&a->lock);
 }
 
@@ -420,7 +447,9 @@ static novaq_status make_entries(nq_ahead *a, const nq_ahead_plan *plan, novaq_e
     a->count = (uint32_t)plan->count;
     for (uint32_t i = a->count; i-- > 0;) {
         uint32_t *first = &a->current[plan->items[i].key];
-        a->entries[i] = (entry){.item = plan->items[i], .next = *first};
+        a->entries[i] = (entry){.item = plan->items[i],
+                                .phase = plan->items[i].direct ? DIRECT : WAITING,
+                                .next = *first};
         *first = i;
     }
     return NOVAQ_OK;
@@ -438,7 +467,6 @@ static novaq_status start(nq_ahead *a, novaq_error *err) {
 novaq_status nq_ahead_open(nq_ahead **out, const nq_ahead_plan *plan, novaq_error *err) {
     *out = NULL;
     nq_ahead *a = NULL;
-    pthread_condattr_t attr;
     NQ_TRY(nq_alloc(&a, 1, sizeof *a, err));
     a->limit = plan->limit;
     a->keep = plan->keep;
@@ -446,11 +474,8 @@ novaq_status nq_ahead_open(nq_ahead **out, const nq_ahead_plan *plan, novaq_erro
     a->ctx = plan->ctx;
     atomic_init(&a->stop, false);
     (void)pthread_mutex_init(&a->lock, NULL);
-    (void)pthread_condattr_init(&attr);
-    (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     (void)pthread_cond_init(&a->work, NULL);
-    (void)pthread_cond_init(&a->done, &attr);
-    (void)pthread_condattr_destroy(&attr);
+    (void)nq_wait_init(&a->done);
     novaq_status st = make_entries(a, plan, err);
     if (st == NOVAQ_OK) {
         st = start(a, err);

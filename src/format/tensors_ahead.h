@@ -17,6 +17,8 @@ typedef struct nq_ahead_item {
     uint64_t end;
     uint32_t key; /* several items may have the same: later ones count once earlier ones
                      are released */
+    bool more;    /* a slice: the next item of the same key goes on with it */
+    bool direct;  /* not fetched, but left to its reader, whom nothing overtakes */
 } nq_ahead_item;
 
 /* Judges the bytes of an item once they are there (by the thread that fetched them). */
@@ -41,10 +43,10 @@ typedef struct nq_ahead_tick {
 
 /* Bytes that stay where they are until nq_ahead_give(). */
 typedef struct nq_ahead_bytes {
-    const uint8_t *data; /* NULL: not kept here, to be read directly */
+    const uint8_t *data; /* NULL: not kept here, to be read directly ... */
     uint64_t begin;      /* as in the item */
-    uint64_t end;
-    size_t entry; /* the callee's */
+    uint64_t end;        /* ... up to where the next slice begins, or UINT64_MAX */
+    size_t entry;        /* the callee's */
 } nq_ahead_bytes;
 
 NOVAQ_CHECK novaq_status nq_ahead_open(nq_ahead **out, const nq_ahead_plan *plan, novaq_error *err);
@@ -52,13 +54,15 @@ NOVAQ_CHECK novaq_status nq_ahead_open(nq_ahead **out, const nq_ahead_plan *plan
  * mebibyte is over. */
 void nq_ahead_close(nq_ahead **a);
 
-/* Waits for the bytes of a key. A failure of the thread is reported once; after it the
- * bytes are to be read directly. *ended: the failure is the tick's. Thread-safe, as are
- * the next two. */
-NOVAQ_CHECK novaq_status nq_ahead_take(nq_ahead_bytes *out, nq_ahead *a, uint32_t key,
+/* Waits for the item of a key in which byte `at` of its source is. A failure of the thread
+ * is reported once; after it the bytes are to be read directly. *ended: the failure is the
+ * tick's. Thread-safe, as are the next two. */
+NOVAQ_CHECK novaq_status nq_ahead_take(nq_ahead_bytes *out, nq_ahead *a, uint32_t key, uint64_t at,
                                        nq_ahead_tick tick, bool *ended, novaq_error *err);
-void nq_ahead_give(nq_ahead *a, const nq_ahead_bytes *b);
-/* The bytes of a key are not wanted again. */
+/* upto: where reading ended. A slice that was read to its end makes room for the next;
+ * but the last one of a key stays until it is released, as whole items do. */
+void nq_ahead_give(nq_ahead *a, const nq_ahead_bytes *b, uint64_t upto);
+/* The bytes of a key, all of its slices, are not wanted again. */
 void nq_ahead_release(nq_ahead *a, uint32_t key);
 /* Bytes in memory now. */
 uint64_t nq_ahead_held(nq_ahead *a);

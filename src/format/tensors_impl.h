@@ -12,6 +12,7 @@
 
 typedef struct nq_shard {
     nq_source *src;
+    bool promised;     /* a SHA-256 of its content */
     nq_safetensors st; /* one of them is filled */
     nq_gguf gguf;
     nq_torch torch;

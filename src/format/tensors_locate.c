@@ -8,17 +8,12 @@
 
 #include "base/buf.h"
 #include "base/mem.h"
+#include "base/text.h"
 #include "format/tensors_impl.h"
 #include "io/fs.h"
 
 #define SHOWN_MAX  8   /* models named in a message */
 #define SHOWN_TEXT 280 /* bytes of their names there */
-
-static bool ends_with(const char *s, const char *end) {
-    size_t n = strlen(s);
-    size_t m = strlen(end);
-    return n >= m && strcmp(s + n - m, end) == 0;
-}
 
 novaq_status nq_tensors_is_artifact(const char *path, novaq_error *err) {
     return nq_fail(
@@ -41,14 +36,14 @@ static const char *part_number(const char *name) {
 
 /* The shards "-00001-of-00002" themselves do not start a model: their index does. */
 static bool starts_safetensors(const char *name) {
-    return ends_with(name, ".safetensors.index.json") ||
-           (ends_with(name, ".safetensors") && part_number(name) == NULL);
+    return nq_ends_with(name, ".safetensors.index.json") ||
+           (nq_ends_with(name, ".safetensors") && part_number(name) == NULL);
 }
 
 /* Later parts of a split do not, nor do projectors of images that lie beside. */
 static bool starts_gguf(const char *name) {
     const char *part = part_number(name);
-    return ends_with(name, ".gguf") && (part == NULL || strncmp(part, "-00001", 6) == 0) &&
+    return nq_ends_with(name, ".gguf") && (part == NULL || strncmp(part, "-00001", 6) == 0) &&
            strncmp(name, "mmproj", 6) != 0;
 }
 
@@ -62,15 +57,15 @@ static bool starts_torch(const char *name) {
             return false;
         }
     }
-    if (ends_with(name, ".bin.index.json")) {
+    if (nq_ends_with(name, ".bin.index.json")) {
         return true;
     }
-    return part_number(name) == NULL && (ends_with(name, ".pt") || ends_with(name, ".pth") ||
-                                         ends_with(name, ".bin") || ends_with(name, ".ckpt"));
+    return part_number(name) == NULL && (nq_ends_with(name, ".pt") || nq_ends_with(name, ".pth") ||
+                                         nq_ends_with(name, ".bin") || nq_ends_with(name, ".ckpt"));
 }
 
 static bool starts_onnx(const char *name) {
-    return ends_with(name, ".onnx") && strlen(name) > strlen(".onnx");
+    return nq_ends_with(name, ".onnx") && strlen(name) > strlen(".onnx");
 }
 
 /* ---- the choice ------------------------------------------------------------- */
@@ -196,7 +191,7 @@ static novaq_status set_folder(nq_tensors *ts, novaq_error *err) {
     size_t n = (size_t)(nq_path_base(ts->model) - ts->model);
     NQ_TRY(nq_strndup(&ts->folder, ts->model, n == 0 ? 0 : n - 1, err));
     bool has = false;
-    if (strcmp(nq_path_base(ts->folder), "onnx") != 0 || !ends_with(ts->model, ".onnx")) {
+    if (strcmp(nq_path_base(ts->folder), "onnx") != 0 || !nq_ends_with(ts->model, ".onnx")) {
         return NOVAQ_OK;
     }
     NQ_TRY(has_config(&has, ts, ts->folder, err));
@@ -224,7 +219,7 @@ static novaq_status step_up(nq_tensors *ts, novaq_error *err) {
     bool here = false;
     bool there = false;
     if (dir == NULL || chosen == NULL || strcmp(nq_path_base(dir), "onnx") != 0 ||
-        !ends_with(chosen, ".onnx")) {
+        !nq_ends_with(chosen, ".onnx")) {
         return NOVAQ_OK;
     }
     nq_files *files = NULL;

@@ -10,6 +10,7 @@
 
 #include "base/json.h"
 #include "base/mem.h"
+#include "base/text.h"
 #include "format/tensors_impl.h"
 #include "io/cached.h"
 #include "io/fs.h"
@@ -27,20 +28,14 @@ typedef enum kind {
     KIND_ONNX
 } kind;
 
-static bool ends_with(const char *s, const char *end) {
-    size_t n = strlen(s);
-    size_t m = strlen(end);
-    return n >= m && strcmp(s + n - m, end) == 0;
-}
-
 /* ---- recognising ---------------------------------------------------------- */
 
 static kind kind_by_name(const char *path) {
-    return ends_with(path, ".gguf")          ? KIND_GGUF
-           : ends_with(path, ".safetensors") ? KIND_SAFETENSORS
-           : ends_with(path, ".json")        ? KIND_JSON
-           : ends_with(path, ".onnx")        ? KIND_ONNX
-                                             : KIND_UNKNOWN;
+    return nq_ends_with(path, ".gguf")          ? KIND_GGUF
+           : nq_ends_with(path, ".safetensors") ? KIND_SAFETENSORS
+           : nq_ends_with(path, ".json")        ? KIND_JSON
+           : nq_ends_with(path, ".onnx")        ? KIND_ONNX
+                                                : KIND_UNKNOWN;
 }
 
 static kind kind_by_content(const uint8_t *head, size_t n) {
@@ -153,17 +148,29 @@ static novaq_status split_key(int64_t *out, const nq_shard *s, const char *key, 
     return NOVAQ_OK;
 }
 
-/* The part of the file name before "-00001-of-00003.gguf". */
-static novaq_status split_prefix(char **out, const char *path, int64_t count, novaq_error *err) {
+/* The name of the first file within its place, before "-00001-of-00003.gguf" (no: 1).
+ * Names for messages say nothing: those of blobs and addresses are others. *out stays
+ * NULL where the file is not named so. */
+static novaq_status split_prefix(char **out, const nq_tensors *ts, int64_t no, int64_t count,
+                                 novaq_error *err) {
     char tail[64];
-    (void)snprintf(tail, sizeof tail, "-00001-of-%05lld.gguf", (long long)count);
-    const char *base = nq_path_base(path);
-    if (!ends_with(base, tail)) {
-        return nq_fail(err, NOVAQ_E_ARG,
-                       "%s: the first of %lld files of a split model must be named NAME%s", path,
-                       (long long)count, tail);
-    }
-    return nq_strndup(out, base, strlen(base) - strlen(tail), err);
+    (void)snprintf(tail, sizeof tail, "-%05lld-of-%05lld.gguf", (long long)no, (long long)count);
+    const char *base = nq_path_base(ts->model);
+    *out = NULL;
+    return nq_ends_with(base, tail) ? nq_strndup(out, base, strlen(base) - strlen(tail), err)
+                                    : NOVAQ_OK;
+}
+
+static novaq_status not_first(const nq_tensors *ts, int64_t no, int64_t count, novaq_error *err) {
+    char *prefix = NULL;
+    NQ_TRY(split_prefix(&prefix, ts, no + 1, count, err));
+    novaq_status st = nq_fail(err, NOVAQ_E_ARG,
+                              "%s: this is part %lld of a split model: give the path of part 1 "
+                              "(%s-00001-of-%05lld.gguf)",
+                              ts->shards[0].src->name, (long long)no + 1,
+                              prefix != NULL ? prefix : "NAME", (long long)count);
+    nq_free(prefix);
+    return st;
 }
 
 static novaq_status parse_part(void *ctx, nq_tensors *ts, nq_source *in, novaq_error *err) {
@@ -195,11 +202,16 @@ static novaq_status load_split_part(nq_tensors *ts, const char *prefix, int64_t 
 }
 
 static novaq_status load_split(nq_tensors *ts, int64_t count, novaq_error *err) {
-    const char *path = ts->shards[0].src->name;
     int64_t tensors = 0;
     NQ_TRY(split_key(&tensors, &ts->shards[0], "split.tensors.count", -1, err));
     char *prefix = NULL;
-    NQ_TRY(split_prefix(&prefix, path, count, err));
+    NQ_TRY(split_prefix(&prefix, ts, 1, count, err));
+    if (prefix == NULL) {
+        return nq_fail(err, NOVAQ_E_ARG,
+                       "%s: the first of %lld files of a split model must be named "
+                       "NAME-00001-of-%05lld.gguf",
+                       ts->shards[0].src->name, (long long)count, (long long)count);
+    }
     novaq_status st = NOVAQ_OK;
     for (int64_t no = 1; st == NOVAQ_OK && no < count; no++) {
         st = load_split_part(ts, prefix, no, count, err);
@@ -229,10 +241,7 @@ static novaq_status load_gguf(nq_tensors *ts, nq_source *in, novaq_error *err) {
                        (long long)no + 1, (long long)count);
     }
     if (no != 0) {
-        return nq_fail(err, NOVAQ_E_ARG,
-                       "%s: this is part %lld of a split model: give the path of part 1 "
-                       "(NAME-00001-of-%05lld.gguf)",
-                       s->src->name, (long long)no + 1, (long long)count);
+        return not_first(ts, no, count, err);
     }
     return load_split(ts, count, err);
 }
@@ -333,9 +342,11 @@ static novaq_status read_index(nq_tensors *ts, char **text, size_t *len, novaq_e
         return nq_fail(err, NOVAQ_E_FORMAT, "%s: offset 0: larger than %zu bytes", src->name,
                        INDEX_MAX);
     }
+    bool verified = false;
     NQ_TRY(nq_alloc_raw(text, src->size, 1, err));
     *len = (size_t)src->size;
-    return nq_source_read(src, 0, *text, src->size, err);
+    NQ_TRY(nq_source_read(src, 0, *text, src->size, err));
+    return nq_source_verified(&verified, src, err); /* it decides what else is read */
 }
 
 static novaq_status follow_index(nq_tensors *ts, const char *path, json_t *root, novaq_error *err) {

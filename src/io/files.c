@@ -6,6 +6,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/blake3.h"
 #include "base/mem.h"
 #include "base/sha256.h"
 #include "io/digest.h"
@@ -13,6 +14,7 @@
 #include "io/fs.h"
 
 #define FETCH_MIN ((uint64_t)1 << 20) /* bytes any reply may have */
+#define QUERY_HEX 16                  /* digits of the digest of a query */
 
 /* ---- opening -------------------------------------------------------------- */
 
@@ -40,15 +42,30 @@ static novaq_status open_place(nq_files *f, const char *locator, novaq_error *er
 }
 
 novaq_status nq_files_open(nq_files **out, const char *locator, novaq_error *err) {
+    return nq_files_open_with(out, locator, NULL, NULL, err);
+}
+
+novaq_status nq_files_network(nq_files *f, novaq_error *err) {
+    if (f->http != NULL) {
+        return NOVAQ_OK;
+    }
+    NQ_TRY(nq_http_open(&f->http, err));
+    nq_http_stop_when(f->http, f->stop, f->stop_ctx);
+    return NOVAQ_OK;
+}
+
+novaq_status nq_files_open_with(nq_files **out, const char *locator, bool (*stop)(void *ctx),
+                                void *ctx, novaq_error *err) {
     *out = NULL;
     if (locator[0] == '\0') {
         return nq_fail(err, NOVAQ_E_ARG, "the name of a model is empty");
     }
     nq_files *f = NULL;
     NQ_TRY(nq_alloc(&f, 1, sizeof *f, err));
+    f->stop = stop;
+    f->stop_ctx = ctx;
     f->opened = json_object();
-    novaq_status st =
-        f->opened == NULL ? nq_fail(err, NOVAQ_E_MEMORY, "%s: out of memory", locator) : NOVAQ_OK;
+    novaq_status st = f->opened == NULL ? nq_fail(err, NOVAQ_E_MEMORY, "out of memory") : NOVAQ_OK;
     if (st == NOVAQ_OK) {
         st = open_place(f, locator, err);
     }
@@ -85,6 +102,7 @@ void nq_files_close(nq_files **files) {
     nq_free(f->chosen);
     nq_free(f->dir);
     nq_free(f->revision);
+    nq_free(f->query);
     nq_free(f);
 }
 
@@ -164,7 +182,7 @@ novaq_status nq_files_has(bool *has, nq_files *f, const char *name, novaq_error 
 
 novaq_status nq_fetch(nq_http_reply *reply, nq_files *f, const char *url, const char *token,
                       uint64_t max, novaq_error *err) {
-    /* Room for what refusals and redirects say, too: they can be longer than the file. */
+    /* Room for a file that is longer than was promised: who checks that says so better. */
     nq_http_request r = {.url = url, .token = token, .max = max > FETCH_MIN ? max : FETCH_MIN};
     return nq_http_get(reply, f->http, &r, err);
 }
@@ -186,6 +204,28 @@ static novaq_status set_member(json_t *obj, const char *key, json_t *value, nova
                : nq_fail(err, NOVAQ_E_MEMORY, "out of memory");
 }
 
+/* What tells the content behind an address from another, where nothing is promised: its
+ * ETag, else its date and the query it was had by. Queries hold secrets and change with
+ * each signed link, so they stay out of it where there is an ETag, and are hashed. */
+static novaq_status note_version(json_t *o, const nq_files *f, const char *name, const nq_source *s,
+                                 novaq_error *err) {
+    const char *etag = nq_http_etag(s);
+    if (etag[0] != '\0') {
+        return set_member(o, "etag", text_value(etag), err);
+    }
+    const char *modified = nq_http_modified(s);
+    if (modified[0] != '\0') {
+        NQ_TRY(set_member(o, "modified", text_value(modified), err));
+    }
+    if (f->query == NULL || f->chosen == NULL || strcmp(name, f->chosen) != 0) {
+        return NOVAQ_OK;
+    }
+    char hex[NQ_BLAKE3_HEX + 1];
+    nq_blake3_of(hex, f->query, strlen(f->query));
+    hex[QUERY_HEX] = '\0';
+    return set_member(o, "query_blake3", json_string(hex), err);
+}
+
 /* What is known of a source that is about to be given out. */
 static novaq_status note(nq_files *f, const char *name, const nq_source *s, const char *sha256,
                          novaq_error *err) {
@@ -197,9 +237,8 @@ static novaq_status note(nq_files *f, const char *name, const nq_source *s, cons
     if (st == NOVAQ_OK && sha256 != NULL) {
         st = set_member(o, "sha256", json_string(sha256), err);
     }
-    const char *etag = s->remote ? nq_http_etag(s) : "";
-    if (st == NOVAQ_OK && sha256 == NULL && etag[0] != '\0') {
-        st = set_member(o, "etag", text_value(etag), err);
+    if (st == NOVAQ_OK && sha256 == NULL && s->remote) {
+        st = note_version(o, f, name, s, err);
     }
     json_t *key = text_value(name);
     if (st == NOVAQ_OK && key != NULL) {
@@ -252,6 +291,21 @@ novaq_status nq_check_text(const nq_files *f, const nq_file *file, const char *t
                : nq_fail(err, NOVAQ_E_VERIFY,
                          "%s: %s: SHA-256 is %.16s..., but %.16s... was promised", f->locator,
                          file->name, got, file->sha256);
+}
+
+novaq_status nq_fetch_text(char **text, size_t *len, nq_http_reply *reply, nq_files *f,
+                           const nq_file *file, const char *url, const char *token,
+                           novaq_error *err) {
+    *text = NULL;
+    NQ_TRY(nq_fetch(reply, f, url, token, file->size, err));
+    if (reply->status != 200) {
+        return NOVAQ_OK;
+    }
+    NQ_TRY(nq_check_text(f, file, reply->body, reply->len, err));
+    *text = reply->body;
+    *len = reply->len;
+    reply->body = NULL;
+    return NOVAQ_OK;
 }
 
 novaq_status nq_read_copy(char **text, size_t *len, const nq_files *f, const nq_file *file,

@@ -31,6 +31,10 @@ typedef struct nq_file {
  * reads the manifest, for a path looks only. Environment variables that apply are
  * listed in docs/STREAMING.md. NOVAQ_E_NETWORK: unreachable, refused (with advice). */
 NOVAQ_CHECK novaq_status nq_files_open(nq_files **out, const char *locator, novaq_error *err);
+/* The same. stop is asked in every step of every exchange and while waiting, now and of all
+ * its sources later, by any thread: true ends them with NOVAQ_E_INTERRUPTED. NULL: never. */
+NOVAQ_CHECK novaq_status nq_files_open_with(nq_files **out, const char *locator,
+                                            bool (*stop)(void *ctx), void *ctx, novaq_error *err);
 void nq_files_close(nq_files **f);
 /* A locator of another place than the file system ("hf://", "https://", ...). */
 bool nq_is_remote(const char *locator);
@@ -56,7 +60,8 @@ NOVAQ_CHECK novaq_status nq_files_text(char **text, size_t *len, nq_files *f, co
 /* Ends running and later transfers of all its sources with NOVAQ_E_INTERRUPTED. */
 void nq_files_stop(nq_files *f);
 /* What is known of where it came from: {"locator", "revision", "files": {name: {"size",
- * "sha256", "etag"}}}. *out is the caller's. */
+ * "sha256", "etag", "modified", "query_blake3"}}}, of the last four what is known and
+ * needed. *out is the caller's. */
 NOVAQ_CHECK novaq_status nq_files_origin(json_t **out, const nq_files *f, novaq_error *err);
 /* Bytes that came over the network so far, of all its sources. Thread-safe. */
 uint64_t nq_files_received(const nq_files *f);

@@ -15,18 +15,22 @@ typedef struct web {
     char *base; /* of the folder, with the '/' at its end */
 } web;
 
+static bool is_chosen(const nq_files *f, const char *name) {
+    return f->chosen != NULL && strcmp(name, f->chosen) == 0;
+}
+
 static novaq_status url_of(char **out, const nq_files *f, const char *name, novaq_error *err) {
     const web *w = f->state;
-    if (f->chosen != NULL && strcmp(name, f->chosen) == 0) {
+    if (is_chosen(f, name)) {
         return nq_strdup(out, w->url, err);
     }
     return nq_url_join(out, w->base, name, err);
 }
 
+/* Of a file that nobody has named. Stores answer 403 to what is not there, and other things
+ * to requests without the signature that the link of the named file has. */
 static bool is_absent(int status) {
-    /* Stores of signed links answer 403 to whatever the link is not for; servers that
-     * know no HEAD have no files beside the one that was named, either. */
-    return (status >= 401 && status <= 405) || status == 410 || status == 501;
+    return status == 400 || (status >= 401 && status <= 406) || status == 410 || status == 501;
 }
 
 static novaq_status refused(const nq_files *f, const char *name, int status, novaq_error *err) {
@@ -34,23 +38,40 @@ static novaq_status refused(const nq_files *f, const char *name, int status, nov
                    status);
 }
 
+/* The status of the reply to this request. */
+static novaq_status status_of(int *status, nq_files *f, const nq_http_request *r,
+                              novaq_error *err) {
+    nq_http_reply reply = {0};
+    novaq_status st = nq_http_get(&reply, f->http, r, err);
+    *status = reply.status;
+    nq_http_reply_free(&reply);
+    return st;
+}
+
+/* By HEAD; where that fails as if the server knew none, by a GET of the first byte. */
+static novaq_status ask_for(int *status, nq_files *f, const char *url, novaq_error *err) {
+    nq_http_request head = {.url = url, .head = true, .once = true};
+    nq_http_request peek = {.url = url, .peek = true, .max = 1};
+    NQ_TRY(status_of(status, f, &head, err));
+    bool unclear = *status >= 500 || *status == 405 || *status == 408 || *status == 429;
+    return unclear ? status_of(status, f, &peek, err) : NOVAQ_OK;
+}
+
 static novaq_status web_has(bool *has, nq_files *f, const char *name, novaq_error *err) {
-    if (f->chosen != NULL && strcmp(name, f->chosen) == 0) {
+    if (is_chosen(f, name)) {
         *has = true; /* opening it will tell */
         return NOVAQ_OK;
     }
     char *url = NULL;
+    int status = 0;
     NQ_TRY(url_of(&url, f, name, err));
-    nq_http_request r = {.url = url, .head = true};
-    nq_http_reply reply = {0};
-    novaq_status st = nq_http_get(&reply, f->http, &r, err);
+    novaq_status st = ask_for(&status, f, url, err);
     if (st == NOVAQ_OK) {
-        *has = reply.status >= 200 && reply.status < 300;
-        if (!*has && !is_absent(reply.status)) {
-            st = refused(f, name, reply.status, err);
+        *has = (status >= 200 && status < 300) || status == 416; /* 416: it is empty */
+        if (!*has && !is_absent(status)) {
+            st = refused(f, name, status, err);
         }
     }
-    nq_http_reply_free(&reply);
     nq_free(url);
     return st;
 }
@@ -77,7 +98,7 @@ static novaq_status web_text(char **text, size_t *len, nq_files *f, const char *
         *text = reply.body;
         *len = reply.len;
         reply.body = NULL;
-    } else if (st == NOVAQ_OK && !is_absent(reply.status)) {
+    } else if (st == NOVAQ_OK && (is_chosen(f, name) || !is_absent(reply.status))) {
         st = refused(f, name, reply.status, err);
     }
     nq_http_reply_free(&reply);
@@ -97,24 +118,23 @@ static const nq_place web_place = {web_has, web_source, web_text, web_close};
 /* ---- addresses ------------------------------------------------------------ */
 
 static novaq_status check_address(const char *url, size_t authority, novaq_error *err) {
-    const char *host = strstr(url, "://") + 3;
+    if (memchr(strstr(url, "://") + 3, '@', authority) != NULL) { /* a password: not shown */
+        return nq_fail(err, NOVAQ_E_ARG,
+                       "an address with a name or password before the host is refused: it would "
+                       "end up in logs and in the artifact");
+    }
+    char shown[201];
+    nq_printable_url(shown, sizeof shown, url);
     for (const char *p = url; *p != '\0'; p++) {
         if ((unsigned char)*p <= 0x20 || *p == 0x7f || *p == '\\') {
             return nq_fail(err, NOVAQ_E_ARG,
-                           "%.200s: spaces, backslashes and control characters in an address "
-                           "must be percent-encoded (a space is %%20)",
-                           url);
+                           "%s: spaces, backslashes and control characters in an address must be "
+                           "percent-encoded (a space is %%20)",
+                           shown);
         }
     }
-    if (authority == 0) {
-        return nq_fail(err, NOVAQ_E_ARG, "%.200s: an address without a host", url);
-    }
-    /* Not shown: it holds a password. */
-    return memchr(host, '@', authority) == NULL
-               ? NOVAQ_OK
-               : nq_fail(err, NOVAQ_E_ARG,
-                         "an address with a name or password before the host is refused: it "
-                         "would end up in logs and in the artifact");
+    return authority > 0 ? NOVAQ_OK
+                         : nq_fail(err, NOVAQ_E_ARG, "%s: an address without a host", shown);
 }
 
 /* Sets the file that was named, if there is one: url[start..end). */
@@ -149,5 +169,8 @@ novaq_status nq_url_open(nq_files *f, const char *url, novaq_error *err) {
     NQ_TRY(nq_strndup(&w->url, url, query_end, err));
     NQ_TRY(nq_asprintf(&w->base, err, "%.*s%s", (int)folder, url, folder == path ? "/" : ""));
     NQ_TRY(choose(f, url, folder, end, err));
-    return nq_http_open(&f->http, err);
+    if (query_end > end) {
+        NQ_TRY(nq_strndup(&f->query, url + end, query_end - end, err));
+    }
+    return nq_files_network(f, err);
 }

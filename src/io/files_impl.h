@@ -32,9 +32,12 @@ struct nq_files {
     char *locator;
     char *chosen;
     char *dir;
-    char *revision; /* commit or digest, or NULL */
-    nq_http *http;  /* NULL: no network */
-    nq_file *list;  /* its strings are owned; sorted by name once the place is open */
+    char *revision;          /* commit or digest, or NULL */
+    nq_http *http;           /* NULL: no network */
+    bool (*stop)(void *ctx); /* or NULL */
+    void *stop_ctx;
+    char *query;   /* what tells the chosen file's address from others like it, or NULL */
+    nq_file *list; /* its strings are owned; sorted by name once the place is open */
     size_t count;
     size_t cap;
     json_t *opened; /* by name: what is known of the sources that were given out */
@@ -74,7 +77,11 @@ NOVAQ_CHECK novaq_status nq_url_join(char **out, const char *prefix, const char 
 NOVAQ_CHECK novaq_status nq_url_decode(char **out, const char *s, size_t len, novaq_error *err);
 /* A text of a server, for a message: one line, at most size - 1 characters. */
 void nq_printable(char *out, size_t size, const char *s);
+/* The same of an address, of which it leaves out names, passwords and the query. */
+void nq_printable_url(char *out, size_t size, const char *url);
 
+/* f->http, if it is not there yet. */
+NOVAQ_CHECK novaq_status nq_files_network(nq_files *f, novaq_error *err);
 /* A GET that follows redirects; the token goes to url's own origin only. The reply may be
  * larger than max where that is less than a MiB. */
 NOVAQ_CHECK novaq_status nq_fetch(nq_http_reply *reply, nq_files *f, const char *url,
@@ -82,6 +89,11 @@ NOVAQ_CHECK novaq_status nq_fetch(nq_http_reply *reply, nq_files *f, const char 
 /* Whether text[0..len) is what the list promises of the file. */
 NOVAQ_CHECK novaq_status nq_check_text(const nq_files *f, const nq_file *file, const char *text,
                                        size_t len, novaq_error *err);
+/* A whole file of the list, checked like that. *text NULL and NOVAQ_OK: *reply, the caller's
+ * in any case, has another status than 200. */
+NOVAQ_CHECK novaq_status nq_fetch_text(char **text, size_t *len, nq_http_reply *reply, nq_files *f,
+                                       const nq_file *file, const char *url, const char *token,
+                                       novaq_error *err);
 /* The whole of a copy on disk of a file of the list, checked like that. */
 NOVAQ_CHECK novaq_status nq_read_copy(char **text, size_t *len, const nq_files *f,
                                       const nq_file *file, const char *path, novaq_error *err);

@@ -44,6 +44,26 @@ void nq_printable(char *out, size_t size, const char *s) {
     out[i] = '\0';
 }
 
+void nq_printable_url(char *out, size_t size, const char *url) {
+    const char *scheme = strstr(url, "://");
+    size_t host = scheme == NULL ? 0 : (size_t)(scheme - url) + 3;
+    size_t authority = strcspn(url + host, "/?#\\");
+    size_t skip = authority;
+    while (skip > 0 && url[host + skip - 1] != '@') {
+        skip--;
+    }
+    size_t end = host + authority + strcspn(url + host + authority, "?#");
+    char text[NQ_NAME_MAX];
+    size_t n = 0;
+    for (size_t i = 0; i < end && n + 1 < sizeof text; i++) {
+        if (i < host || i >= host + skip) {
+            text[n++] = url[i];
+        }
+    }
+    text[n] = '\0';
+    nq_printable(out, size, text);
+}
+
 const char *nq_env(const char *name) {
     const char *value = getenv(name);
     return value != NULL && value[0] != '\0' ? value : NULL;

@@ -154,15 +154,10 @@ static novaq_status add_entry(nq_files *f, const json_t *entry, const char *url,
     return nq_list_add(f, name, size, sha256, err);
 }
 
-/* The address in "link: <ADDRESS>; rel="next"", or NULL; borrowed from headers. */
-static const char *next_link(size_t *len, const char *headers) {
-    const char *line = headers;
-    while (line != NULL && strncmp(line, "link:", 5) != 0) {
-        line = strchr(line, '\n');
-        line = line == NULL ? NULL : line + 1;
-    }
-    const char *end = line == NULL ? NULL : line + strcspn(line, "\n");
-    for (const char *p = line; p != NULL && p < end;) {
+/* The address in one line "link: <ADDRESS>; rel="next"", or NULL; borrowed from it. */
+static const char *next_of_line(size_t *len, const char *line) {
+    const char *end = line + strcspn(line, "\n");
+    for (const char *p = line; p < end;) {
         const char *open = memchr(p, '<', (size_t)(end - p));
         const char *shut = open == NULL ? NULL : memchr(open, '>', (size_t)(end - open));
         if (shut == NULL) {
@@ -177,6 +172,17 @@ static const char *next_link(size_t *len, const char *headers) {
         p = shut + params + (shut[params] == ',' ? 1 : 0);
     }
     return NULL;
+}
+
+/* In whichever of the lines it is. */
+static const char *next_link(size_t *len, const char *headers) {
+    const char *found = NULL;
+    for (const char *line = headers; found == NULL && line != NULL && *line != '\0';) {
+        found = strncmp(line, "link:", 5) == 0 ? next_of_line(len, line) : NULL;
+        line = strchr(line, '\n');
+        line = line == NULL ? NULL : line + 1;
+    }
+    return found;
 }
 
 /* Always a page of our own endpoint: mirrors name the Hub itself, where the token must
@@ -246,6 +252,17 @@ static novaq_status cached(char **path, const nq_files *f, const nq_file *file, 
     return nq_hf_cache_file(path, h->env.cache, h->asked.repo, h->commit, file, err);
 }
 
+/* Offline, what was in the cache may have been removed since it was listed. */
+static novaq_status check_online(const nq_files *f, const nq_file *file, novaq_error *err) {
+    const hub *h = f->state;
+    return f->http != NULL
+               ? NOVAQ_OK
+               : nq_fail(err, NOVAQ_E_NETWORK,
+                         "%s: offline (HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE), and \"%.200s\" is "
+                         "no longer in the cache %s",
+                         f->locator, file->name, h->env.cache);
+}
+
 /* Restricted models are listed to everybody; whether we get their files shows only when
  * one is asked for. Once is enough. */
 static novaq_status knock(nq_files *f, const char *url, const char *name, novaq_error *err) {
@@ -270,13 +287,15 @@ static novaq_status remote_source(nq_source **out, nq_files *f, const nq_file *f
     const hub *h = f->state;
     char *url = NULL;
     char *shown = NULL;
+    NQ_TRY(check_online(f, file, err));
     NQ_TRY(nq_url_join(&url, h->resolve, file->name, err));
     novaq_status st = nq_asprintf(&shown, err, "hf://%s/%s", h->asked.repo, file->name);
     if (st == NOVAQ_OK) {
         st = knock(f, url, file->name, err);
     }
     if (st == NOVAQ_OK) {
-        nq_http_file http = {.url = url, .name = shown, .token = h->env.token, .size = file->size};
+        nq_http_file http = {
+            .url = url, .name = shown, .token = h->env.token, .size = file->size, .login = true};
         st = nq_http_source(out, f->http, &http, err);
     }
     nq_free(shown);
@@ -302,18 +321,11 @@ static novaq_status remote_text(char **text, size_t *len, nq_files *f, const nq_
     const hub *h = f->state;
     char *url = NULL;
     nq_http_reply reply = {0};
+    NQ_TRY(check_online(f, file, err));
     NQ_TRY(nq_url_join(&url, h->resolve, file->name, err));
-    novaq_status st = nq_fetch(&reply, f, url, h->env.token, file->size, err);
-    if (st == NOVAQ_OK && reply.status != 200) {
+    novaq_status st = nq_fetch_text(text, len, &reply, f, file, url, h->env.token, err);
+    if (st == NOVAQ_OK && *text == NULL) {
         st = nq_hf_refused(&reply, &h->env, h->asked.repo, file->name, err);
-    }
-    if (st == NOVAQ_OK) {
-        st = nq_check_text(f, file, reply.body, reply.len, err);
-    }
-    if (st == NOVAQ_OK) {
-        *text = reply.body;
-        *len = reply.len;
-        reply.body = NULL;
     }
     nq_http_reply_free(&reply);
     nq_free(url);
@@ -364,7 +376,7 @@ static novaq_status open_offline(nq_files *f, const hub *h, novaq_error *err) {
 }
 
 static novaq_status open_online(nq_files *f, hub *h, novaq_error *err) {
-    NQ_TRY(nq_http_open(&f->http, err));
+    NQ_TRY(nq_files_network(f, err));
     NQ_TRY(find_commit(f, h, err));
     return list_files(f, h, err);
 }

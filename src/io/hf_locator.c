@@ -33,7 +33,11 @@ static bool is_repo_part(const char *s, size_t n) {
 
 static novaq_status bad(const char *text, const char *why, novaq_error *err) {
     char shown[201];
-    nq_printable(shown, sizeof shown, text);
+    if (nq_has_prefix(text, "hf://")) {
+        nq_printable(shown, sizeof shown, text);
+    } else {
+        nq_printable_url(shown, sizeof shown, text);
+    }
     return nq_fail(err, NOVAQ_E_ARG, "%s: %s; expected hf://ORG/NAME[@REVISION][/FILE]", shown,
                    why);
 }

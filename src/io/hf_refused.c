@@ -1,7 +1,7 @@
 /* hf_refused.c - why the Hub refused, and what to do about it.
  *
  * Owns: turning statuses, X-Error-Code and X-Error-Message into one line of advice,
- * suggesting names of files. Refuses: passing a server's text on uncut.
+ * suggesting names of files. Refuses: passing a server's text on uncut, or with our token.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -18,13 +18,18 @@ typedef struct words {
     char text[MESSAGE_MAX];
 } words;
 
-static words words_of(const nq_http_reply *reply) {
-    words w;
+/* One header; "" where the token is in it. */
+static void word_of(char *out, size_t size, const nq_http_reply *reply, const char *name,
+                    const char *token) {
     char raw[1024];
-    (void)nq_http_header(raw, sizeof raw, reply, "x-error-code");
-    nq_printable(w.code, sizeof w.code, raw);
-    (void)nq_http_header(raw, sizeof raw, reply, "x-error-message");
-    nq_printable(w.text, sizeof w.text, raw);
+    (void)nq_http_header(raw, sizeof raw, reply, name);
+    nq_printable(out, size, token != NULL && strstr(raw, token) != NULL ? "" : raw);
+}
+
+static words words_of(const nq_http_reply *reply, const char *token) {
+    words w;
+    word_of(w.code, sizeof w.code, reply, "x-error-code", token);
+    word_of(w.text, sizeof w.text, reply, "x-error-message", token);
     return w;
 }
 
@@ -84,9 +89,29 @@ static novaq_status by_status(const nq_http_reply *reply, const words *w, const 
                    reply->status, w->text);
 }
 
+/* Where the Hub led to, tokens change nothing. */
+static bool is_elsewhere(const nq_http_reply *reply, const nq_hf_env *env) {
+    size_t n = strlen(env->endpoint);
+    return reply->url != NULL &&
+           !(nq_has_prefix(reply->url, env->endpoint) && reply->url[n] == '/');
+}
+
+static novaq_status refused_elsewhere(const nq_http_reply *reply, const char *repo,
+                                      novaq_error *err) {
+    char shown[201];
+    nq_printable_url(shown, sizeof shown, reply->url);
+    return nq_fail(err, NOVAQ_E_NETWORK,
+                   "hf://%s: the storage server does not give what the Hub says it has (HTTP %d): "
+                   "run the same command again: %s",
+                   repo, reply->status, shown);
+}
+
 novaq_status nq_hf_refused(const nq_http_reply *reply, const nq_hf_env *env, const char *repo,
                            const char *what, novaq_error *err) {
-    words w = words_of(reply);
+    words w = words_of(reply, env->token);
+    if (is_elsewhere(reply, env)) {
+        return refused_elsewhere(reply, repo, err);
+    }
     if (strcmp(w.code, "GatedRepo") == 0) {
         return gated(env, repo, err);
     }

@@ -66,12 +66,14 @@ novaq_status nq_http_open(nq_http **out, novaq_error *err) {
 }
 
 static void lane_free(nq_lane *lane) {
+    nq_quiet quiet = nq_quiet_begin(); /* TLS says goodbye */
     if (lane->easy != NULL) {
         curl_easy_cleanup(lane->easy);
     }
     if (lane->multi != NULL) {
         (void)curl_multi_cleanup(lane->multi);
     }
+    nq_quiet_end(&quiet);
     nq_free(lane);
 }
 
@@ -91,6 +93,15 @@ void nq_http_close(nq_http **h) {
 }
 
 void nq_http_stop(nq_http *h) { atomic_store(&h->stopped, true); }
+
+void nq_http_stop_when(nq_http *h, bool (*stop)(void *ctx), void *ctx) {
+    h->stop = stop;
+    h->stop_ctx = ctx;
+}
+
+bool nq_http_stopped(const nq_http *h) {
+    return atomic_load(&h->stopped) || (h->stop != NULL && h->stop(h->stop_ctx));
+}
 
 uint64_t nq_http_received(const nq_http *h) { return atomic_load(&h->received); }
 
@@ -161,12 +172,16 @@ typedef struct get_state {
     bool no_memory;
 } get_state;
 
+/* What a server has to say beyond max to a refusal is of no use, nor is more of a file than
+ * its first byte to who only wants to know whether it is there. */
+static bool may_cut(const get_state *g) { return g->r->peek || g->x.status >= 300; }
+
 static size_t take_body(void *ctx, nq_exchange *x, const uint8_t *p, size_t n) {
     get_state *g = ctx;
     (void)x;
     uint64_t left = g->r->max - g->body.len;
     if (n > left) {
-        g->too_large = true;
+        g->too_large = !may_cut(g);
         return 0;
     }
     g->no_memory = nq_buf_append(&g->body, p, n, NULL) != NOVAQ_OK;
@@ -176,7 +191,7 @@ static size_t take_body(void *ctx, nq_exchange *x, const uint8_t *p, size_t n) {
 static bool look_at_head(void *ctx, nq_exchange *x) {
     get_state *g = ctx;
     char text[64];
-    if (!g->r->head && nq_exchange_header(text, sizeof text, x, "content-length")) {
+    if (!g->r->head && !may_cut(g) && nq_exchange_header(text, sizeof text, x, "content-length")) {
         g->too_large = strtoull(text, NULL, 10) > g->r->max;
     }
     return !g->too_large;
@@ -185,7 +200,7 @@ static bool look_at_head(void *ctx, nq_exchange *x) {
 static novaq_status check_encoding(const get_state *g, novaq_error *err) {
     char text[64];
     bool has = nq_exchange_header(text, sizeof text, &g->x, "content-encoding");
-    if (!has || text[0] == '\0' || strcmp(text, "identity") == 0 || g->r->head) {
+    if (!has || text[0] == '\0' || strcmp(text, "identity") == 0 || g->r->head || may_cut(g)) {
         return NOVAQ_OK;
     }
     return nq_fail(err, NOVAQ_E_NETWORK,
@@ -199,7 +214,9 @@ static novaq_status get_reply(get_state *g, novaq_error *err) {
                   .token = g->chain.own ? r->token : NULL,
                   .headers = r->headers,
                   .header_count = g->chain.own ? r->header_count : 0,
+                  .accept = r->accept,
                   .head = r->head,
+                  .ranged = r->peek,
                   .on_head = look_at_head,
                   .on_body = take_body,
                   .ctx = g};
@@ -217,7 +234,7 @@ static novaq_status get_reply(get_state *g, novaq_error *err) {
     if (g->no_memory) {
         return nq_fail(err, NOVAQ_E_MEMORY, "%s: out of memory", g->name);
     }
-    if (g->x.code != CURLE_OK || !g->x.head_done) {
+    if ((g->x.code != CURLE_OK && !g->x.ended) || !g->x.head_done) {
         return nq_retry_broken(&g->retry, &g->x, g->name, err);
     }
     return check_encoding(g, err);
@@ -246,7 +263,7 @@ static novaq_status get_patiently(get_state *g, novaq_error *err) {
     for (;;) {
         novaq_status st = get_once(g, err);
         bool replied = st == NOVAQ_OK;
-        if (replied && !nq_retry_status(&g->retry, &g->x)) {
+        if (replied && (!nq_retry_status(&g->retry, &g->x) || g->r->once)) {
             return NOVAQ_OK;
         }
         st = nq_retry_next(&g->retry, replied ? NOVAQ_E_NETWORK : st, replied ? NULL : err);
@@ -259,19 +276,10 @@ static novaq_status get_patiently(get_state *g, novaq_error *err) {
     }
 }
 
-static novaq_status check_request(const nq_http_request *r, novaq_error *err) {
-    bool ok = r->token == NULL || nq_header_text_ok(r->token);
-    for (size_t i = 0; i < r->header_count; i++) {
-        ok = ok && nq_header_text_ok(r->headers[i]);
-    }
-    return ok ? NOVAQ_OK
-              : nq_fail(err, NOVAQ_E_ARG, "a token or header has control characters in it");
-}
-
 novaq_status nq_http_get(nq_http_reply *out, nq_http *h, const nq_http_request *r,
                          novaq_error *err) {
     *out = (nq_http_reply){0};
-    NQ_TRY(check_request(r, err));
+    NQ_TRY(nq_header_check(r->token, r->headers, r->header_count, err));
     size_t max = r->max < SIZE_MAX / 4 ? (size_t)r->max : SIZE_MAX / 4;
     get_state g = {.h = h, .r = r, .body = nq_buf_init(max)};
     novaq_status st = nq_url_show(&g.name, r->url, err);

@@ -1,8 +1,10 @@
 /* http_exchange.c - see http_impl.h. Owns: how libcurl is set up, the headers of a reply,
- * the stall timeout. Refuses: redirects and retries (its callers'), unverified TLS,
+ * the stall timeout, signals. Refuses: redirects and retries (its callers'), unverified TLS,
  * headers without end. */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "io/http_impl.h"
 
@@ -10,6 +12,35 @@
 #define POLL_MS    50
 #define SLOW_RATE  1024.0 /* bytes/s; below it for the stall time is a stall */
 #define USER_AGENT "novaq/" NOVAQ_VERSION
+
+/* ---- signals ---- */
+
+static sigset_t only_sigpipe(void) {
+    sigset_t set;
+    (void)sigemptyset(&set);
+    (void)sigaddset(&set, SIGPIPE);
+    return set;
+}
+
+nq_quiet nq_quiet_begin(void) {
+    nq_quiet q;
+    sigset_t waiting;
+    sigset_t pipe = only_sigpipe();
+    (void)sigemptyset(&waiting);
+    (void)sigpending(&waiting);
+    q.pending = sigismember(&waiting, SIGPIPE) == 1;
+    (void)pthread_sigmask(SIG_BLOCK, &pipe, &q.before);
+    return q;
+}
+
+void nq_quiet_end(const nq_quiet *q) {
+    sigset_t pipe = only_sigpipe();
+    struct timespec now = {0, 0};
+    /* It is raised in the thread that writes, so ours would be pending here. */
+    while (!q->pending && sigtimedwait(&pipe, NULL, &now) < 0 && errno == EINTR) {
+    }
+    (void)pthread_sigmask(SIG_SETMASK, &q->before, NULL);
+}
 
 /* ---- callbacks ---- */
 
@@ -124,6 +155,9 @@ static bool add_headers(nq_exchange *x) {
     for (size_t i = 0; i < a->header_count; i++) {
         ok = ok && add_line(x, a->headers[i]);
     }
+    if (a->accept != NULL) {
+        ok = ok && add_pair(x, "Accept", a->accept);
+    }
     if (a->token != NULL) {
         char *bearer = NULL;
         ok = ok && nq_asprintf(&bearer, NULL, "Bearer %s", a->token) == NOVAQ_OK &&
@@ -199,7 +233,9 @@ novaq_status nq_exchange_start(nq_exchange *x, nq_http *h, const nq_ask *ask, no
 
 void nq_exchange_end(nq_exchange *x) {
     if (x->lane != NULL) {
+        nq_quiet quiet = nq_quiet_begin();
         (void)curl_multi_remove_handle(x->lane->multi, x->lane->easy);
+        nq_quiet_end(&quiet);
         if (!x->done || x->code != CURLE_OK) {
             x->lane->origin[0] = '\0'; /* its connection is gone */
         }
@@ -260,13 +296,15 @@ static void resume(nq_exchange *x) {
 }
 
 novaq_status nq_exchange_step(nq_exchange *x, novaq_error *err) {
-    if (atomic_load(&x->h->stopped)) {
+    if (nq_http_stopped(x->h)) {
         return nq_http_interrupted(x->h, err);
     }
     uint64_t before = x->moved;
     int running = 0;
+    nq_quiet quiet = nq_quiet_begin();
     resume(x);
     CURLMcode rc = x->done ? CURLM_OK : curl_multi_perform(x->lane->multi, &running);
+    nq_quiet_end(&quiet);
     if (rc != CURLM_OK) {
         return nq_fail(err, NOVAQ_E_NETWORK, "libcurl: %s", curl_multi_strerror(rc));
     }
@@ -311,11 +349,21 @@ bool nq_exchange_header(char *buf, size_t size, const nq_exchange *x, const char
     return nq_header_find(buf, size, (const char *)x->head.data, name);
 }
 
-bool nq_header_text_ok(const char *text) {
+static bool is_header_text(const char *text) {
     for (const char *p = text; *p != '\0'; p++) {
         if ((unsigned char)*p < 0x20 || *p == 0x7f) {
             return false;
         }
     }
     return true;
+}
+
+novaq_status nq_header_check(const char *token, const char *const *headers, size_t count,
+                             novaq_error *err) {
+    bool ok = token == NULL || is_header_text(token);
+    for (size_t i = 0; i < count; i++) {
+        ok = ok && is_header_text(headers[i]);
+    }
+    return ok ? NOVAQ_OK
+              : nq_fail(err, NOVAQ_E_ARG, "a token or header has control characters in it");
 }

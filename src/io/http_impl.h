@@ -14,6 +14,7 @@
 
 #include <curl/curl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 
 #include "base/buf.h"
@@ -34,6 +35,8 @@ struct nq_http {
     double connect_s;
     char *ca_file; /* SSL_CERT_FILE or NULL */
     atomic_bool stopped;
+    bool (*stop)(void *ctx); /* or NULL */
+    void *stop_ctx;
     atomic_bool reached; /* some server has replied: the network works */
     atomic_uint_fast64_t received;
     pthread_mutex_t lock; /* of the idle lanes */
@@ -50,6 +53,7 @@ typedef struct nq_ask {
     const char *token; /* or NULL */
     const char *const *headers;
     size_t header_count;
+    const char *accept; /* or NULL */
     bool head;
     bool ranged; /* Range: bytes=first-last */
     uint64_t first, last;
@@ -96,8 +100,18 @@ void nq_exchange_end(nq_exchange *x);
 bool nq_exchange_header(char *buf, size_t size, const nq_exchange *x, const char *name);
 /* The value of `name` in "name: value\n" lines. */
 bool nq_header_find(char *buf, size_t size, const char *lines, const char *name);
-/* Whether text is fit for a header line. */
-bool nq_header_text_ok(const char *text);
+/* Whether all of it is fit for header lines; token may be NULL. */
+NOVAQ_CHECK novaq_status nq_header_check(const char *token, const char *const *headers,
+                                         size_t count, novaq_error *err);
+
+/* Writing to a connection that the other end has closed raises SIGPIPE, within TLS even
+ * where libcurl does what it can. Between these two none gets out of libcurl. */
+typedef struct nq_quiet {
+    sigset_t before; /* the thread's mask */
+    bool pending;    /* one was there already: not ours */
+} nq_quiet;
+nq_quiet nq_quiet_begin(void);
+void nq_quiet_end(const nq_quiet *q);
 
 NOVAQ_CHECK novaq_status nq_lane_take(nq_lane **out, nq_http *h, const char *origin,
                                       novaq_error *err);
@@ -145,11 +159,20 @@ bool nq_retry_status(nq_retry *r, const nq_exchange *x);
 /* After a failed attempt (st, *err): waits and gives NOVAQ_OK to try again, or st when it
  * is over, or NOVAQ_E_INTERRUPTED. */
 NOVAQ_CHECK novaq_status nq_retry_next(nq_retry *r, novaq_status st, novaq_error *err);
+typedef struct nq_refusal {
+    const char *name;
+    const char *origin; /* whose it is */
+    bool own;           /* of where the file was asked for, not of where that led */
+    bool login;         /* the user could have set a token for the file */
+    const char *token;  /* or NULL; never shown */
+    const char *code;   /* the server's own word for it, or "" */
+} nq_refusal;
 /* A 4xx, 5xx or otherwise unwanted status as a message with advice. */
-novaq_status nq_retry_refused(const nq_retry *r, const nq_exchange *x, const char *name,
-                              const char *token, novaq_error *err);
+novaq_status nq_retry_refused(const nq_retry *r, const nq_exchange *x, const nq_refusal *why,
+                              novaq_error *err);
 /* Seconds on a clock that only moves forward. */
 double nq_http_now(void);
+bool nq_http_stopped(const nq_http *h);
 novaq_status nq_http_interrupted(const nq_http *h, novaq_error *err);
 
 /* ---- ranges of one remote file ---- */
@@ -158,11 +181,15 @@ typedef struct nq_remote { /* shared by all ranges; lock guards what follows it 
     nq_http *h;
     const char *name;
     char *url;
-    char *token;
     char **headers;
     size_t header_count;
+    bool login;
+    novaq_status (*renew)(char **token, void *ctx, novaq_error *err); /* or NULL */
+    void *renew_ctx;
     uint64_t size; /* NQ_HTTP_ASK only while it is asked for */
     pthread_mutex_t lock;
+    char *token;      /* or NULL */
+    unsigned renewed; /* how often it was */
     bool pinned;
     char *etag; /* or NULL */
     char *modified;
@@ -186,7 +213,10 @@ typedef struct nq_range {
     uint8_t *stash;
     size_t stash_from, stash_len;
     bool judged;
-    bool whole; /* the reply is the whole small file instead of a range of it */
+    char *token;      /* what was sent where it may be, or NULL */
+    unsigned renewed; /* how often it had been then */
+    char said[256];   /* how the body of a refusal starts */
+    size_t said_len;
     novaq_status verdict;
     novaq_error why;
 } nq_range;

@@ -152,8 +152,8 @@ static bool judge_range(nq_range *g, const nq_exchange *x) {
     return judge(g, NOVAQ_OK);
 }
 
-/* The whole file instead of a range of it. While the size is asked for, a small one is as
- * good as its first bytes. */
+/* The whole file instead of a range of it: good where all of it was wanted. While the size
+ * is asked for, a small one is as good as its first bytes. */
 static bool judge_whole(nq_range *g, const nq_exchange *x) {
     nq_remote *f = g->f;
     if (!is_pinned_version(g, x)) {
@@ -162,15 +162,17 @@ static bool judge_whole(nq_range *g, const nq_exchange *x) {
     char text[VALUE_SIZE];
     bool said = nq_exchange_header(text, sizeof text, x, "content-length");
     uint64_t n = said ? strtoull(text, NULL, 10) : UINT64_MAX;
-    if (f->size == NQ_HTTP_ASK && n <= g->end) {
-        f->size = n;
-        g->whole = true;
-        g->reply_end = n;
-        return judge(g, NOVAQ_OK);
-    }
-    if (said && f->size != NQ_HTTP_ASK && n != f->size) {
+    bool asked = f->size == NQ_HTTP_ASK;
+    if (said && !asked && n != f->size) {
         (void)snprintf(text, sizeof text, "%llu bytes instead of %llu", (ull)n, (ull)f->size);
         return changed(g, text);
+    }
+    if (asked ? n <= g->end : said && g->recv == 0 && g->end == f->size) {
+        if (asked) { /* nobody else has the source yet */
+            f->size = n;
+        }
+        g->reply_end = n;
+        return judge(g, NOVAQ_OK);
     }
     return judge(g, nq_fail(&g->why, NOVAQ_E_UNSUPPORTED,
                             "%s: the server does not answer range requests: download the file and "
@@ -187,7 +189,6 @@ static bool judge_beyond(nq_range *g, const nq_exchange *x) {
     bool told = parse_content_range(text, &a, &b, &total) && total != UINT64_MAX;
     if (told && total == 0 && f->size == NQ_HTTP_ASK) {
         f->size = 0;
-        g->whole = true;
         g->reply_end = 0;
         return judge(g, NOVAQ_OK);
     }
@@ -224,6 +225,11 @@ static bool on_head(void *ctx, nq_exchange *x) {
 static size_t on_body(void *ctx, nq_exchange *x, const uint8_t *p, size_t n) {
     nq_range *g = ctx;
     if (g->verdict != NOVAQ_OK || x->status == 416) {
+        size_t room = sizeof g->said - 1 - g->said_len;
+        size_t heard = n < room ? n : room;
+        memcpy(g->said + g->said_len, p, heard);
+        g->said_len += heard;
+        g->said[g->said_len] = '\0';
         g->dropped += n;
         return g->dropped > DROP_MAX ? 0 : n;
     }
@@ -285,18 +291,31 @@ static void range_close(nq_range *g) {
     g->open = false;
 }
 
+/* What is sent along at present: the token, and the ETag if it is a strong one. */
+static novaq_status take_present(nq_range *g, char strong[VALUE_SIZE], novaq_error *err) {
+    nq_remote *f = g->f;
+    nq_free(g->token);
+    g->token = NULL;
+    strong[0] = '\0';
+    (void)pthread_mutex_lock(&f->lock);
+    if (f->etag != NULL && f->etag[0] == '"') {
+        (void)snprintf(strong, VALUE_SIZE, "%s", f->etag);
+    }
+    g->renewed = f->renewed;
+    novaq_status st = f->token == NULL ? NOVAQ_OK : nq_strdup(&g->token, f->token, err);
+    (void)pthread_mutex_unlock(&f->lock);
+    return st;
+}
+
 /* One exchange up to the verdict on its head; to the end of its body unless that is
  * what was asked for. */
 static novaq_status ask_once(nq_range *g, const nq_chain *c, novaq_error *err) {
     nq_remote *f = g->f;
-    char strong[VALUE_SIZE] = "";
-    (void)pthread_mutex_lock(&f->lock);
-    if (f->etag != NULL && f->etag[0] == '"') {
-        (void)snprintf(strong, sizeof strong, "%s", f->etag);
-    }
-    (void)pthread_mutex_unlock(&f->lock);
+    char strong[VALUE_SIZE];
+    nq_exchange_end(&g->x);
+    NQ_TRY(take_present(g, strong, err));
     nq_ask ask = {.url = c->url,
-                  .token = c->own ? f->token : NULL,
+                  .token = c->own ? g->token : NULL,
                   .headers = (const char *const *)f->headers,
                   .header_count = c->own ? f->header_count : 0,
                   .ranged = true,
@@ -306,9 +325,8 @@ static novaq_status ask_once(nq_range *g, const nq_chain *c, novaq_error *err) {
                   .on_head = on_head,
                   .on_body = on_body,
                   .ctx = g};
-    nq_exchange_end(&g->x);
     g->judged = false;
-    g->whole = false;
+    g->said_len = 0;
     g->verdict = NOVAQ_E_NETWORK;
     g->why = (novaq_error){0};
     g->dropped = 0;
@@ -359,6 +377,33 @@ static void remember(nq_remote *f, const nq_chain *c) {
     (void)pthread_mutex_unlock(&f->lock);
 }
 
+/* "<Code>AccessDenied</Code>": how storage servers explain themselves. */
+static void word_of_store(char *out, size_t size, const nq_range *g) {
+    const char *code = g->said_len > 0 ? strstr(g->said, "<Code>") : NULL;
+    size_t n = 0;
+    for (; code != NULL && n + 1 < size; n++) {
+        char c = code[6 + n];
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9'))) {
+            break;
+        }
+        out[n] = c;
+    }
+    out[n] = '\0';
+}
+
+static novaq_status refused(nq_range *g, const nq_chain *c, novaq_error *err) {
+    char code[64];
+    word_of_store(code, sizeof code, g);
+    nq_refusal why = {.name = g->f->name,
+                      .origin = c->origin,
+                      .own = c->own,
+                      .login = g->f->login,
+                      .token = g->token,
+                      .code = code};
+    (void)nq_retry_status(&g->retry, &g->x);
+    return nq_retry_refused(&g->retry, &g->x, &why, err);
+}
+
 /* Along the redirects to a verdict. */
 static novaq_status ask_chain(nq_range *g, nq_chain *c, novaq_error *err) {
     for (bool go = true; go;) {
@@ -374,27 +419,54 @@ static novaq_status ask_chain(nq_range *g, nq_chain *c, novaq_error *err) {
         }
         NQ_TRY(nq_chain_follow(&go, c, &g->x, false, g->f->name, err));
     }
-    (void)nq_retry_status(&g->retry, &g->x);
-    return nq_retry_refused(&g->retry, &g->x, g->f->name, g->f->token, err);
+    return refused(g, c, err);
 }
 
+/* Stores say it in many ways. */
 static bool link_expired(const nq_range *g) {
     int s = g->x.status;
-    return g->judged && (s == 401 || s == 403 || s == 410);
+    return g->judged && s >= 400 && s < 500 && s != 408 && s != 416 && s != 429;
+}
+
+/* *fresh: there is another token than the one that was sent. */
+static novaq_status renew_token(bool *fresh, nq_range *g, novaq_error *err) {
+    nq_remote *f = g->f;
+    char *token = NULL;
+    novaq_status st = NOVAQ_OK;
+    (void)pthread_mutex_lock(&f->lock); /* who waits for it would need the new one, too */
+    if (f->renew != NULL && f->renewed == g->renewed) {
+        st = f->renew(&token, f->renew_ctx, err);
+        if (st == NOVAQ_OK && token != NULL) {
+            nq_free(f->token);
+            f->token = token;
+            f->renewed++;
+        }
+    }
+    *fresh = f->renewed != g->renewed;
+    (void)pthread_mutex_unlock(&f->lock);
+    return st;
+}
+
+static novaq_status ask_anew(nq_range *g, nq_chain *c, bool *cached, novaq_error *err) {
+    nq_chain_free(c);
+    NQ_TRY(chain_of(c, cached, g->f, err));
+    return ask_chain(g, c, err);
 }
 
 static novaq_status range_open(nq_range *g, novaq_error *err) {
-    nq_chain c;
+    nq_chain c = {0};
     bool cached = false;
-    NQ_TRY(chain_of(&c, &cached, g->f, err));
-    novaq_status st = ask_chain(g, &c, err);
+    novaq_status st = ask_anew(g, &c, &cached, err);
     if (st != NOVAQ_OK && cached) {
         remember(g->f, NULL);
         if (link_expired(g)) {
-            nq_chain_free(&c);
-            NQ_TRY(chain_of(&c, &cached, g->f, err));
-            st = cached ? st : ask_chain(g, &c, err);
+            st = ask_anew(g, &c, &cached, err);
         }
+    }
+    if (st == NOVAQ_E_NETWORK && c.own && g->judged && g->x.status == 401) {
+        bool fresh = false;
+        novaq_status renewed = renew_token(&fresh, g, err);
+        st = renewed != NOVAQ_OK ? renewed : fresh ? ask_anew(g, &c, &cached, err) : st;
     }
     g->open = st == NOVAQ_OK;
     if (g->open && c.hops > 0) {
@@ -430,7 +502,9 @@ novaq_status nq_range_init(nq_range *g, nq_remote *f, uint64_t from, uint64_t en
 void nq_range_free(nq_range *g) {
     range_close(g);
     nq_free(g->stash);
+    nq_free(g->token);
     g->stash = NULL;
+    g->token = NULL;
 }
 
 /* After a failure: waits, or says that it is over. */

@@ -50,7 +50,7 @@ static double pause_of(const nq_retry *r) {
 static novaq_status sleep_for(const nq_http *h, double seconds, novaq_error *err) {
     double until = nq_http_now() + seconds;
     for (;;) {
-        if (atomic_load(&h->stopped)) {
+        if (nq_http_stopped(h)) {
             return nq_http_interrupted(h, err);
         }
         if (nq_http_now() >= until) {
@@ -164,32 +164,57 @@ bool nq_retry_status(nq_retry *r, const nq_exchange *x) {
 
 /* ---- messages ---- */
 
-/* The Hub explains itself in a header; never with our token in it. */
-static void server_says(char *buf, size_t size, const nq_exchange *x, const char *token) {
+/* The Hub explains itself in a header, stores in a word; never with our token in it. */
+static void server_says(char *buf, size_t size, const nq_exchange *x, const nq_refusal *why) {
     char text[200];
+    const char *one = text;
+    bool explained = nq_exchange_header(text, sizeof text, x, "x-error-message") &&
+                     text[0] != '\0' && nq_header_check(NULL, &one, 1, NULL) == NOVAQ_OK;
+    if (!explained) {
+        (void)snprintf(text, sizeof text, "%s", why->code);
+    }
     buf[0] = '\0';
-    if (nq_exchange_header(text, sizeof text, x, "x-error-message") && text[0] != '\0' &&
-        (token == NULL || strstr(text, token) == NULL)) {
+    if (text[0] != '\0' && (why->token == NULL || strstr(text, why->token) == NULL)) {
         (void)snprintf(buf, size, " (\"%s\")", text);
     }
 }
 
-novaq_status nq_retry_refused(const nq_retry *r, const nq_exchange *x, const char *name,
-                              const char *token, novaq_error *err) {
+/* What to do about a 400, 401 or 403. */
+static void denied_advice(char *buf, size_t size, int status, const nq_refusal *why) {
+    if (!why->own || !why->login) {
+        (void)snprintf(buf, size, ": the link has expired or %s refuses it: %s", why->origin,
+                       why->login ? "run the same command again" : "get a new link");
+    } else if (status == 401) {
+        (void)snprintf(buf, size, "%s",
+                       why->token != NULL ? ": the token is wrong or has expired"
+                                          : ": set a token that may read it, or check the name");
+    } else {
+        (void)snprintf(buf, size, "%s",
+                       why->token != NULL ? ": the token's owner may not read this"
+                                          : ": set a token that may read it");
+    }
+}
+
+novaq_status nq_retry_refused(const nq_retry *r, const nq_exchange *x, const nq_refusal *why,
+                              novaq_error *err) {
     char says[240];
-    server_says(says, sizeof says, x, token);
+    char denied[NQ_ORIGIN_MAX + 128];
+    server_says(says, sizeof says, x, why);
+    denied_advice(denied, sizeof denied, x->status, why);
     const char *what = "unexpected reply";
     const char *advice = "";
     switch (x->status) {
+    case 400:
+        what = "not a proper request";
+        advice = why->own ? "" : denied;
+        break;
     case 401:
         what = "login required";
-        advice = token != NULL ? ": the token is wrong or has expired"
-                               : ": set a token that may read it, or check the name";
+        advice = denied;
         break;
     case 403:
         what = "access denied";
-        advice = token != NULL ? ": the token's owner may not read this"
-                               : ": set a token that may read it";
+        advice = denied;
         break;
     case 404: what = "not found"; break;
     case 410: what = "gone"; break;
@@ -206,7 +231,7 @@ novaq_status nq_retry_refused(const nq_retry *r, const nq_exchange *x, const cha
         }
         break;
     }
-    return nq_fail(err, NOVAQ_E_NETWORK, "%s: %s (HTTP %d)%s%s", name, what, x->status, advice,
+    return nq_fail(err, NOVAQ_E_NETWORK, "%s: %s (HTTP %d)%s%s", why->name, what, x->status, advice,
                    says);
 }
 

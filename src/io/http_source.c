@@ -1,6 +1,7 @@
 /* http_source.c - see http.h. Owns: one file over HTTP as a source; which reads the one
- * long request of an expected window serves. Refuses: reading on its own (a transfer only
- * moves while a reader waits). */
+ * long request of an expected window serves. Two threads may each expect one (a reader,
+ * and another that reads ahead of it); a third takes the place of who was idle longest.
+ * Refuses: reading on its own (a transfer only moves while a reader waits). */
 #include <string.h>
 
 #include "io/http_impl.h"
@@ -8,14 +9,9 @@
 #define HEAD_BYTES ((uint64_t)64 << 10)  /* read while the size is asked for */
 #define SKIP_MAX   ((uint64_t)256 << 10) /* a gap cheaper to read than to ask again */
 
-typedef struct http_source {
-    nq_source base; /* first, so that the pointers convert */
-    nq_remote f;
-    uint8_t *head; /* the first bytes, read at open; never change */
-    uint64_t head_len;
-    /* The expected window, under `lock`. */
-    pthread_mutex_t lock;
-    pthread_cond_t idle;
+#define WINDOWS 2
+
+typedef struct window {
     uint64_t turn; /* counts expectations: what was taken before another came is outdated */
     uint64_t start;
     uint64_t end;
@@ -23,9 +19,22 @@ typedef struct http_source {
     uint64_t far_end; /* of the last read elsewhere in it, since one in order */
     bool busy;        /* a reader has the range */
     nq_range *range;  /* idle one, or NULL */
+    uint64_t used;    /* when; 0: never */
+    pthread_t owner;  /* who expected it */
+} window;
+
+typedef struct http_source {
+    nq_source base; /* first, so that the pointers convert */
+    nq_remote f;
+    uint8_t *head; /* the first bytes, read at open; never change */
+    uint64_t head_len;
+    pthread_mutex_t lock; /* of all below */
+    pthread_cond_t idle;
+    window windows[WINDOWS];
+    uint64_t clock; /* of window.used */
 } http_source;
 
-/* ---- the window ---- */
+/* ---- windows ---- */
 
 static void range_drop(nq_range *g) {
     if (g != NULL) {
@@ -34,52 +43,73 @@ static void range_drop(nq_range *g) {
     }
 }
 
-/* Whether the window's request should bring these bytes. Under the lock. */
-static bool in_window(const http_source *s, uint64_t offset, uint64_t len) {
-    if (offset < s->start || offset > s->end || len > s->end - offset) {
-        return false;
+static bool is_near(uint64_t offset, uint64_t next) {
+    return offset >= next && offset - next <= SKIP_MAX;
+}
+
+static bool is_started(const window *w) { return w->busy || w->range != NULL; }
+
+static bool is_inside(const window *w, uint64_t offset, uint64_t len) {
+    return offset >= w->start && offset <= w->end && len <= w->end - offset;
+}
+
+/* The window whose request should bring these bytes, or NULL. Under the lock. */
+static window *choose(http_source *s, uint64_t offset, uint64_t len) {
+    window *found = NULL;
+    for (size_t i = 0; i < WINDOWS; i++) {
+        window *w = &s->windows[i];
+        if (!is_inside(w, offset, len)) {
+            continue;
+        }
+        if (is_started(w) && is_near(offset, w->next)) {
+            return w;
+        }
+        /* The second of two reads in order elsewhere, while nobody read here: reading
+         * goes on there. */
+        if (!is_started(w) || is_near(offset, w->far_end)) {
+            found = w;
+        }
     }
-    bool started = s->busy || s->range != NULL;
-    bool near = offset >= s->next && offset - s->next <= SKIP_MAX;
-    /* The second of two reads in order elsewhere, while nobody read here: reading goes on
-     * there. */
-    bool moved = offset >= s->far_end && offset - s->far_end <= SKIP_MAX;
-    return !started || near || moved;
+    return found;
 }
 
 typedef struct window_turn {
-    uint64_t turn; /* which window it was */
+    window *w;
+    uint64_t turn; /* which expectation of it */
     uint64_t end;
     nq_range *range; /* or NULL */
 } window_turn;
 
-/* Takes the window's range for these bytes, waiting for a reader before them. */
+/* Takes a window's range for these bytes, waiting for a reader before them. */
 static bool window_take(http_source *s, uint64_t offset, uint64_t len, window_turn *t) {
     (void)pthread_mutex_lock(&s->lock);
-    bool mine = in_window(s, offset, len);
-    while (mine && s->busy) {
+    window *w = choose(s, offset, len);
+    while (w != NULL && w->busy) {
         (void)pthread_cond_wait(&s->idle, &s->lock);
-        mine = in_window(s, offset, len);
+        w = choose(s, offset, len);
     }
-    if (mine) {
-        *t = (window_turn){s->turn, s->end, s->range};
-        s->range = NULL;
-        s->busy = true;
-        s->next = offset + len;
-        s->far_end = UINT64_MAX;
-    } else if (offset >= s->start && offset < s->end) {
-        s->far_end = offset + len;
+    if (w != NULL) {
+        *t = (window_turn){w, w->turn, w->end, w->range};
+        w->range = NULL;
+        w->busy = true;
+        w->next = offset + len;
+        w->far_end = UINT64_MAX;
+        w->used = ++s->clock;
+    }
+    for (size_t i = 0; w == NULL && i < WINDOWS; i++) {
+        window *o = &s->windows[i];
+        o->far_end = offset >= o->start && offset < o->end ? offset + len : o->far_end;
     }
     (void)pthread_mutex_unlock(&s->lock);
-    return mine;
+    return w != NULL;
 }
 
 static void window_give(http_source *s, const window_turn *t) {
     nq_range *g = t->range;
     (void)pthread_mutex_lock(&s->lock);
-    if (t->turn == s->turn) {
-        s->busy = false;
-        s->range = g;
+    if (t->turn == t->w->turn) {
+        t->w->busy = false;
+        t->w->range = g;
         g = NULL;
         (void)pthread_cond_broadcast(&s->idle);
     }
@@ -154,6 +184,29 @@ static novaq_status http_read_at(nq_source *base, uint64_t offset, void *dst, ui
     return st;
 }
 
+/* The window that another one replaces: of the same thread, else the one that has not
+ * been used for longest. Under the lock. */
+static window *replaceable(http_source *s) {
+    window *oldest = &s->windows[0];
+    for (size_t i = 0; i < WINDOWS; i++) {
+        window *w = &s->windows[i];
+        if (w->used > 0 && pthread_equal(w->owner, pthread_self())) {
+            return w;
+        }
+        oldest = w->used < oldest->used ? w : oldest;
+    }
+    return oldest;
+}
+
+static bool is_under_way(const http_source *s, uint64_t offset, uint64_t end) {
+    bool is = false;
+    for (size_t i = 0; i < WINDOWS; i++) {
+        const window *w = &s->windows[i];
+        is = is || (is_started(w) && is_near(offset, w->next) && end <= w->end);
+    }
+    return is;
+}
+
 static void http_expect(nq_source *base, uint64_t offset, uint64_t len) {
     http_source *s = (http_source *)base;
     nq_range *old = NULL;
@@ -163,16 +216,16 @@ static void http_expect(nq_source *base, uint64_t offset, uint64_t len) {
     uint64_t end = offset + len;
     offset = offset < s->head_len ? s->head_len : offset;
     (void)pthread_mutex_lock(&s->lock);
-    bool started = s->range != NULL || s->busy;
-    bool part = offset >= s->next && offset - s->next <= SKIP_MAX && end <= s->end;
-    if (!started || !part) { /* else it is being fetched already */
-        old = s->range;
-        s->range = NULL;
-        s->busy = false;
-        s->turn++;
-        s->start = s->next = offset;
-        s->end = end > offset ? end : offset;
-        s->far_end = UINT64_MAX;
+    if (!is_under_way(s, offset, end)) {
+        window *w = replaceable(s);
+        old = w->range;
+        *w = (window){.turn = w->turn + 1,
+                      .start = offset,
+                      .end = end > offset ? end : offset,
+                      .next = offset,
+                      .far_end = UINT64_MAX,
+                      .used = ++s->clock,
+                      .owner = pthread_self()};
         (void)pthread_cond_broadcast(&s->idle);
     }
     (void)pthread_mutex_unlock(&s->lock);
@@ -181,7 +234,9 @@ static void http_expect(nq_source *base, uint64_t offset, uint64_t len) {
 
 static void http_close(nq_source *base) {
     http_source *s = (http_source *)base;
-    range_drop(s->range);
+    for (size_t i = 0; i < WINDOWS; i++) {
+        range_drop(s->windows[i].range);
+    }
     (void)pthread_cond_destroy(&s->idle);
     (void)pthread_mutex_destroy(&s->lock);
     (void)pthread_mutex_destroy(&s->f.lock);
@@ -204,13 +259,7 @@ static const nq_source_vtable http_vtable = {http_read_at, http_close, http_expe
 /* ---- opening ---- */
 
 static novaq_status copy_request(http_source *s, const nq_http_file *f, novaq_error *err) {
-    bool ok = f->token == NULL || nq_header_text_ok(f->token);
-    for (size_t i = 0; i < f->header_count; i++) {
-        ok = ok && nq_header_text_ok(f->headers[i]);
-    }
-    if (!ok) {
-        return nq_fail(err, NOVAQ_E_ARG, "a token or header has control characters in it");
-    }
+    NQ_TRY(nq_header_check(f->token, f->headers, f->header_count, err));
     NQ_TRY(nq_strdup(&s->f.url, f->url, err));
     if (f->token != NULL) {
         NQ_TRY(nq_strdup(&s->f.token, f->token, err));
@@ -244,7 +293,12 @@ novaq_status nq_http_source(nq_source **out, nq_http *h, const nq_http_file *f, 
     s->base.size = f->size;
     s->f.h = h;
     s->f.size = f->size;
-    s->far_end = UINT64_MAX;
+    s->f.login = f->login;
+    s->f.renew = f->renew;
+    s->f.renew_ctx = f->renew_ctx;
+    for (size_t i = 0; i < WINDOWS; i++) {
+        s->windows[i].far_end = UINT64_MAX;
+    }
     novaq_status st = copy_request(s, f, err);
     s->f.name = s->base.name;
     if (st == NOVAQ_OK && f->size == NQ_HTTP_ASK) {
@@ -258,11 +312,15 @@ novaq_status nq_http_source(nq_source **out, nq_http *h, const nq_http_file *f, 
     return NOVAQ_OK;
 }
 
-const char *nq_http_etag(const nq_source *base) {
+/* What was pinned stays as long as the source. */
+static const char *pinned(const nq_source *base, bool date) {
     /* Casting the const away: the lock is what makes reading safe. */
     http_source *s = (http_source *)(uintptr_t)base;
     (void)pthread_mutex_lock(&s->f.lock);
-    const char *etag = s->f.etag;
+    const char *text = date ? s->f.modified : s->f.etag;
     (void)pthread_mutex_unlock(&s->f.lock);
-    return etag != NULL ? etag : "";
+    return text != NULL ? text : "";
 }
+
+const char *nq_http_etag(const nq_source *base) { return pinned(base, false); }
+const char *nq_http_modified(const nq_source *base) { return pinned(base, true); }

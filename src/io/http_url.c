@@ -1,6 +1,7 @@
 /* http_url.c - see http_impl.h. Owns: what two URLs having the same origin means, which
  * redirects are followed. Refuses: protocols other than http and https, a step from https
- * down to http, credentials in redirects, long chains. */
+ * down to http, one without TLS to another host, credentials in redirects, long chains. */
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -119,6 +120,30 @@ static bool has_scheme(const char *location) {
     return colon != NULL && strcspn(location, "/?#") > (size_t)(colon - location);
 }
 
+/* The host of an origin. */
+static void host_of(char host[NQ_ORIGIN_MAX], const char *origin) {
+    const char *from = strstr(origin, "://") + 3;
+    size_t n = (size_t)(strrchr(origin, ':') - from);
+    memcpy(host, from, n);
+    host[n] = '\0';
+}
+
+static bool is_loopback(const char *host) {
+    struct in_addr a;
+    return strcmp(host, "localhost") == 0 || strcmp(host, "[::1]") == 0 ||
+           (inet_pton(AF_INET, host, &a) == 1 && ntohl(a.s_addr) >> 24 == 127);
+}
+
+/* Whether a redirect may lead there. Without TLS whoever is on the way could have written
+ * it, and send us into networks that only this machine can reach. */
+static bool may_lead(const char *from, const char *to) {
+    char a[NQ_ORIGIN_MAX];
+    char b[NQ_ORIGIN_MAX];
+    host_of(a, from);
+    host_of(b, to);
+    return strncmp(to, "https:", 6) == 0 || strcmp(a, b) == 0 || (is_loopback(a) && is_loopback(b));
+}
+
 /* The step to u, whose Location was absolute or not. */
 static novaq_status take_step(bool *go, nq_chain *c, CURLU *u, bool stay, const char *name,
                               novaq_error *err) {
@@ -135,6 +160,12 @@ static novaq_status take_step(bool *go, nq_chain *c, CURLU *u, bool stay, const 
     if (strncmp(c->origin, "https:", 6) == 0 && strncmp(origin, "https:", 6) != 0) {
         return nq_fail(err, NOVAQ_E_NETWORK, "%s: redirects from https to http: not followed",
                        name);
+    }
+    if (!may_lead(c->origin, origin)) {
+        return nq_fail(err, NOVAQ_E_NETWORK,
+                       "%s: redirects to %s, another host without TLS: not followed; if you trust "
+                       "it, give that address itself",
+                       name, origin);
     }
     if (!same) { /* "//user:password@host/" */
         (void)curl_url_set(u, CURLUPART_USER, NULL, 0);

@@ -15,6 +15,7 @@ typedef struct library {
     nq_ollama_manifest manifest;
     char *store; /* folder, or NULL */
     char *token; /* of the registry, or NULL */
+    bool asked;  /* the registry, whether it wants one */
 } library;
 
 static const nq_ollama_layer *find(const library *l, const char *file) {
@@ -39,23 +40,35 @@ static novaq_status absent(const nq_files *f, const char *name, novaq_error *err
 }
 
 /* The registry is spoken to only when something is missing here. */
-static novaq_status need_network(nq_files *f, novaq_error *err) {
-    return f->http != NULL ? NOVAQ_OK : nq_http_open(&f->http, err);
+static novaq_status ask_registry(char **text, size_t *len, nq_files *f, library *l,
+                                 novaq_error *err) {
+    NQ_TRY(nq_files_network(f, err));
+    nq_free(l->token);
+    l->token = NULL;
+    novaq_status st = nq_ollama_registry_manifest(text, len, &l->token, f, &l->name, err);
+    l->asked = st == NOVAQ_OK;
+    return st;
 }
 
 /* Of a model of the store only the manifest is here: the registry may want a token. */
 static novaq_status need_token(nq_files *f, library *l, novaq_error *err) {
     char *text = NULL;
     size_t len = 0;
-    if (f->http != NULL) {
+    if (l->asked) {
         return NOVAQ_OK;
     }
-    NQ_TRY(need_network(f, err));
-    novaq_status st = nq_ollama_registry_manifest(&text, &len, &l->token, f, &l->name, err);
+    novaq_status st = ask_registry(&text, &len, f, l, err);
     nq_free(text);
     return st == NOVAQ_OK ? st
                           : nq_fail_context(
                                 err, st, "incomplete in %s (`ollama pull` completes it)", l->store);
+}
+
+/* Tokens last some minutes, models can take hours. */
+static novaq_status renew(char **token, void *ctx, novaq_error *err) {
+    nq_files *f = ctx;
+    const library *l = f->state;
+    return nq_ollama_registry_token(token, f, &l->name, err);
 }
 
 static novaq_status remote_source(nq_source **out, nq_files *f, const nq_ollama_layer *layer,
@@ -67,7 +80,12 @@ static novaq_status remote_source(nq_source **out, nq_files *f, const nq_ollama_
     NQ_TRY(nq_ollama_blob_url(&url, &l->name, layer->digest, err));
     novaq_status st = nq_asprintf(&shown, err, "%s: %s", f->locator, layer->file);
     if (st == NOVAQ_OK) {
-        nq_http_file file = {.url = url, .name = shown, .token = l->token, .size = layer->size};
+        nq_http_file file = {.url = url,
+                             .name = shown,
+                             .token = l->token,
+                             .size = layer->size,
+                             .renew = renew,
+                             .renew_ctx = f};
         st = nq_http_source(out, f->http, &file, err);
     }
     nq_free(shown);
@@ -89,6 +107,14 @@ static novaq_status lib_source(nq_source **out, nq_files *f, const char *name, n
     return st;
 }
 
+static novaq_status renew_here(nq_files *f, library *l, novaq_error *err) {
+    char *fresh = NULL;
+    NQ_TRY(renew(&fresh, f, err));
+    nq_free(l->token);
+    l->token = fresh;
+    return NOVAQ_OK;
+}
+
 static novaq_status remote_text(char **text, size_t *len, nq_files *f, const nq_ollama_layer *layer,
                                 const nq_file *file, novaq_error *err) {
     library *l = f->state;
@@ -96,18 +122,17 @@ static novaq_status remote_text(char **text, size_t *len, nq_files *f, const nq_
     nq_http_reply reply = {0};
     NQ_TRY(need_token(f, l, err));
     NQ_TRY(nq_ollama_blob_url(&url, &l->name, layer->digest, err));
-    novaq_status st = nq_fetch(&reply, f, url, l->token, layer->size, err);
-    if (st == NOVAQ_OK && reply.status != 200) {
+    novaq_status st = nq_fetch_text(text, len, &reply, f, file, url, l->token, err);
+    if (st == NOVAQ_OK && reply.status == 401) {
+        nq_http_reply_free(&reply);
+        st = renew_here(f, l, err);
+        if (st == NOVAQ_OK) {
+            st = nq_fetch_text(text, len, &reply, f, file, url, l->token, err);
+        }
+    }
+    if (st == NOVAQ_OK && *text == NULL) {
         st = nq_fail(err, NOVAQ_E_NETWORK, "%s: %s: the registry answers HTTP %d", f->locator,
                      layer->file, reply.status);
-    }
-    if (st == NOVAQ_OK) {
-        st = nq_check_text(f, file, reply.body, reply.len, err);
-    }
-    if (st == NOVAQ_OK) {
-        *text = reply.body;
-        *len = reply.len;
-        reply.body = NULL;
     }
     nq_http_reply_free(&reply);
     nq_free(url);
@@ -160,8 +185,7 @@ static novaq_status find_manifest(char **text, size_t *len, nq_files *f, library
     if (*text != NULL) {
         return NOVAQ_OK;
     }
-    NQ_TRY(need_network(f, err));
-    return nq_ollama_registry_manifest(text, len, &l->token, f, &l->name, err);
+    return ask_registry(text, len, f, l, err);
 }
 
 static novaq_status take_manifest(nq_files *f, library *l, const char *text, size_t len,

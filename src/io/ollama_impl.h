@@ -52,6 +52,9 @@ NOVAQ_CHECK novaq_status nq_ollama_store_blob(char **path, const char *store,
 NOVAQ_CHECK novaq_status nq_ollama_registry_manifest(char **text, size_t *len, char **token,
                                                      nq_files *f, const nq_ollama_name *n,
                                                      novaq_error *err);
+/* A new token, or NULL where the registry gives none to anybody. Thread-safe. */
+NOVAQ_CHECK novaq_status nq_ollama_registry_token(char **token, nq_files *f,
+                                                  const nq_ollama_name *n, novaq_error *err);
 /* Where the registry has a blob. */
 NOVAQ_CHECK novaq_status nq_ollama_blob_url(char **out, const nq_ollama_name *n, const char *digest,
                                             novaq_error *err);

@@ -90,7 +90,7 @@ novaq_status nq_ollama_name_parse(nq_ollama_name *out, const char *text, novaq_e
     if (!is_host(out->host) || !is_part(out->space, PART_MAX, "") ||
         !is_part(out->model, PART_MAX, ".") || !is_part(out->tag, PART_MAX, ".")) {
         char shown[201];
-        nq_printable(shown, sizeof shown, text);
+        nq_printable_url(shown, sizeof shown, text);
         return nq_fail(err, NOVAQ_E_ARG,
                        "ollama://%s: not the name of a model; expected "
                        "ollama://[HOST/][NAMESPACE/]MODEL[:TAG]",

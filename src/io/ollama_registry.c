@@ -13,7 +13,7 @@
 #define TOKEN_MAX 16384
 
 #define ACCEPT                                                                                     \
-    "Accept: application/vnd.docker.distribution.manifest.v2+json, "                               \
+    "application/vnd.docker.distribution.manifest.v2+json, "                                       \
     "application/vnd.oci.image.manifest.v1+json"
 
 static novaq_status url_of(char **out, const nq_ollama_name *n, const char *what, const char *which,
@@ -155,9 +155,7 @@ static novaq_status fetch_token(char **token, nq_files *f, const nq_http_reply *
 
 static novaq_status get_manifest(nq_http_reply *reply, nq_files *f, const char *url,
                                  const char *token, novaq_error *err) {
-    static const char *const headers[] = {ACCEPT};
-    nq_http_request r = {
-        .url = url, .token = token, .headers = headers, .header_count = 1, .max = NQ_API_REPLY_MAX};
+    nq_http_request r = {.url = url, .token = token, .accept = ACCEPT, .max = NQ_API_REPLY_MAX};
     return nq_http_get(reply, f->http, &r, err);
 }
 
@@ -188,6 +186,21 @@ static novaq_status negotiate(nq_http_reply *reply, char **token, nq_files *f,
     nq_http_reply_free(reply);
     *reply = (nq_http_reply){0};
     return get_manifest(reply, f, url, *token, err);
+}
+
+novaq_status nq_ollama_registry_token(char **token, nq_files *f, const nq_ollama_name *n,
+                                      novaq_error *err) {
+    char *url = NULL;
+    nq_http_reply reply = {0};
+    *token = NULL;
+    NQ_TRY(url_of(&url, n, "manifests", n->tag, err));
+    novaq_status st = get_manifest(&reply, f, url, NULL, err);
+    if (st == NOVAQ_OK && reply.status == 401) {
+        st = fetch_token(token, f, &reply, n, err);
+    }
+    nq_http_reply_free(&reply);
+    nq_free(url);
+    return st;
 }
 
 novaq_status nq_ollama_registry_manifest(char **text, size_t *len, char **token, nq_files *f,

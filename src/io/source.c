@@ -83,6 +83,14 @@ novaq_status nq_source_open_file(nq_source **out, const char *path, novaq_error 
     return NOVAQ_OK;
 }
 
+bool nq_source_is_file(const nq_source *s, const char *path) {
+    struct stat opened;
+    struct stat found;
+    return s->vt == &file_vtable && fstat(((const file_source *)s)->fd, &opened) == 0 &&
+           stat(path, &found) == 0 && opened.st_dev == found.st_dev &&
+           opened.st_ino == found.st_ino;
+}
+
 novaq_status nq_source_read(nq_source *s, uint64_t offset, void *dst, uint64_t len,
                             novaq_error *err) {
     if (offset > s->size || len > s->size - offset) {

@@ -29,6 +29,9 @@ struct nq_source {
 
 /* Opens a regular file for reading (pread; safe for concurrent read_at). */
 NOVAQ_CHECK novaq_status nq_source_open_file(nq_source **out, const char *path, novaq_error *err);
+/* Whether s reads the very file that `path` leads to now; false where s is no file that
+ * nq_source_open_file() opened. */
+bool nq_source_is_file(const nq_source *s, const char *path);
 /* Exactly len bytes at offset, or an error; never short. Thread-safe. */
 NOVAQ_CHECK novaq_status nq_source_read(nq_source *s, uint64_t offset, void *dst, uint64_t len,
                                         novaq_error *err);

@@ -18,7 +18,7 @@ static void cut_groups(nq_tmatrix *m, uint64_t group_cols) {
     const nq_qmat *q = m->q;
     uint64_t d = q->scheme.d;
     uint64_t stored = q->groups == 1 ? (q->cols + d - 1) / d * d : q->group_cols;
-    uint64_t lane = 16 * d;
+    uint64_t lane = (nq_scheme_field_bits(&q->scheme, 0) == 4 ? 32 : 64) * d;
     uint64_t cols = (group_cols + lane - 1) / lane * lane;
     bool fits = cols > 0 && cols < stored && (q->groups == 1 || stored % cols == 0);
     m->group_cols = fits && is_whole(m) ? cols : stored;

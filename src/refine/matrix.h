@@ -43,10 +43,10 @@ typedef struct nq_tmatrix {
 typedef struct nq_tmatrix_work nq_tmatrix_work;
 
 /* group_cols: columns of a codebook group in training, rounded up to what integer kernels
- * decode at once, 16 subvectors; each stored group is copied to those it is cut into. 0,
- * or where stored groups cannot be cut like that: as stored. A part of a coded tensor (an
- * expert) shares its codebooks with the others, so they stay as they are: only its rows'
- * scales and means are learnt. The matrix of `source` must outlive *out. */
+ * have a table for, 32 subvectors (64 where symbols have 3 or 2 bits); each stored group is copied
+ * to those it is cut into. 0, or where stored groups cannot be cut like that: as stored. A part of
+ * a coded tensor (an expert) shares its codebooks with the others, so they stay as they are: only
+ * its rows' scales and means are learnt. The matrix of `source` must outlive *out. */
 NOVAQ_CHECK novaq_status nq_tmatrix_open(nq_tmatrix *out, const nq_linear *source,
                                          uint64_t group_cols, novaq_error *err);
 void nq_tmatrix_close(nq_tmatrix *m);

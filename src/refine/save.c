@@ -181,10 +181,17 @@ novaq_status nq_refine_write(json_t **summary, const nq_refine_save *s, novaq_er
     if (st == NOVAQ_OK) {
         st = write_layers(w, s, a, err);
     }
+    char *from = NULL;
     if (st == NOVAQ_OK) {
-        nq_writer_set_source(w, json_object_get(nq_artifact_manifest(a), "source"), NULL);
+        st = nq_artifact_origin(&from, a, err);
+    }
+    if (st == NOVAQ_OK) {
+        json_t *origin = from != NULL ? json_pack("{s:s}", "locator", from) : NULL;
+        nq_writer_set_source(w, json_object_get(nq_artifact_manifest(a), "source"), origin);
+        json_decref(origin);
         st = nq_writer_finish(&w, locator, config, model, summary, err);
     }
+    nq_free(from);
     nq_writer_abort(&w);
     json_decref(config);
     json_decref(model);

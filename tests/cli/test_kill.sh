@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# kill -9 in the middle of compress leaves nothing that verify accepts as whole,
-# in neither form, and the next run cleans up and finishes with the same bytes as
-# a run that nobody disturbed. Usage: test_kill.sh PROGRAM
+# kill -9 at random times, again and again: what is left is never accepted as whole, in
+# neither form, and the same command goes on from it until the artifact is, byte for
+# byte, that of a run which nobody disturbed. With calibration likewise.
+# Usage: test_kill.sh PROGRAM [KILLS]
 set -euo pipefail
 novaq=$1
-rounds=${ROUNDS:-8}
+kills=${2:-${KILLS:-12}}
+here=$(cd "$(dirname "$0")" && pwd)
 
-# 12 matrices, 6 MB of binary32: large enough to be hit while at work.
+# 12 matrices, 6 MB of binary32, and a vector that fills a chunk file of its own.
 python3 - <<'END'
 import array, json, random, struct
 random.seed(1)
@@ -16,61 +18,73 @@ for i in range(count):
     header[f"layer.{i}.weight"] = {
         "dtype": "F32", "shape": [rows, cols], "data_offsets": [at, at + rows * cols * 4]}
     at += rows * cols * 4
+    if i == 3:
+        big = 17 << 20
+        header["table"] = {"dtype": "U8", "shape": [big], "data_offsets": [at, at + big]}
+        at += big
 text = json.dumps(header).encode()
 with open("model.safetensors", "wb") as f:
     f.write(struct.pack("<Q", len(text)) + text)
     for i in range(count):
         array.array("f", (random.gauss(0, 0.02) for _ in range(rows * cols))).tofile(f)
+        if i == 3:
+            f.write(bytes(big))
 END
 
 # Replaces the shell it runs in, so that $! is the program itself.
-compress() { # OUTPUT
-    exec "$novaq" compress --input model.safetensors --output "$1" --scheme k16d2l3 --quiet
+compress() { # OUTPUT [OPTION...]
+    case $1 in
+    text-*)
+        exec "$novaq" compress --input "$here/../fixtures/model/a.gguf" --output "$1" --target-bits 3 \
+            --calibration self --calibration-tokens 512 --quiet "${@:2}"
+        ;;
+    *)
+        exec "$novaq" compress --input model.safetensors --output "$1" --scheme k16d2l3 \
+            --calibration none --quiet "${@:2}"
+        ;;
+    esac
 }
 
-(compress whole-dir) >/dev/null
-(compress whole.bin) >/dev/null
-"$novaq" verify whole-dir --quiet >/dev/null
-"$novaq" verify whole.bin --quiet >/dev/null
-# Time of an undisturbed run, to spread the kills over it.
-start=$(date +%s%N)
-(compress timed-dir) >/dev/null
-total=$(($(date +%s%N) - start))
+now() { date +%s%N; }
 
 killed=0
-for ((i = 0; i < rounds; i++)); do
-    for form in killed-dir killed.bin; do
-        rm -rf "$form"
+resumed=0
+for form in plain-dir plain.bin text-dir text-one.bin; do
+    start=$(now)
+    (compress "$form") >/dev/null
+    total=$(($(now) - start))
+    "$novaq" verify "$form" --quiet >/dev/null
+    mv "$form" "whole-$form"
+    hits=0
+    share=$(((kills + 3) / 4))
+    for ((i = 0; i < share; i++)); do
+        # Anywhere in a whole run; what was done before makes later ones shorter.
+        pause=$(python3 -c "import random; print($total / 1e9 * random.uniform(0.02, 0.7))")
         compress "$form" >/dev/null 2>&1 &
         pid=$!
-        sleep "$(python3 -c "print($total / 1e9 * ($i + 0.5) / $rounds)")"
+        sleep "$pause"
         if kill -9 "$pid" 2>/dev/null; then
             wait "$pid" 2>/dev/null || true
-            if "$novaq" verify "$form" --quiet >verify.log 2>&1; then
-                # The kill came after the last rename: then it must be the whole.
-                diff -r "$form" "whole${form#killed}"
-            else
-                killed=$((killed + 1))
-            fi
+            hits=$((hits + 1))
+        fi
+        if "$novaq" verify "$form" --quiet >verify.log 2>&1; then
+            # The end was there before the kill: then it must be the whole.
+            diff -r "$form" "whole-$form"
+            rm -rf "$form"
         fi
     done
+    killed=$((killed + hits))
+    (compress "$form" --json) >log.json
+    if grep -q '"resumed": {' log.json; then
+        resumed=$((resumed + 1))
+    fi
+    diff -r "$form" "whole-$form"
+    "$novaq" verify "$form" --quiet >/dev/null
+    if ls -A . "$form" | grep -q partial; then
+        echo "partial files were left behind"
+        ls -A . "$form"
+        exit 1
+    fi
 done
-[ "$killed" -ge $((rounds / 2)) ] || { echo "only $killed kills hit a run at work"; exit 1; }
-
-# What the last killed runs left does not stand in the way.
-for form in killed-dir killed.bin; do
-    rm -rf "$form"
-    compress "$form" >/dev/null 2>&1 &
-    pid=$!
-    sleep "$(python3 -c "print($total / 1e9 / 2)")"
-    kill -9 "$pid" 2>/dev/null || true
-    wait "$pid" 2>/dev/null || true
-    (compress "$form") >/dev/null
-    diff -r "$form" "whole${form#killed}"
-done
-if ls -A . killed-dir | grep -q partial; then
-    echo "partial files were left behind"
-    ls -A . killed-dir
-    exit 1
-fi
-echo "$killed killed runs: none was accepted, the next run was whole"
+[ "$killed" -ge $((kills / 4)) ] || { echo "only $killed kills hit a run at work"; exit 1; }
+echo "$killed killed runs: none was accepted, the next went on ($resumed of 4 at the end), same bytes"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What appears on a terminal while an operation runs, and what Ctrl-C does: a bar
 # that never runs backwards, no escape sequences, plain lines or nothing where
-# there is no terminal, exit status 130 and nothing left behind.
+# there is no terminal, exit status 130 and what the same command goes on from.
 # Usage: test_terminal.sh PROGRAM
 set -euo pipefail
 exec python3 - "$1" <<'END'
@@ -37,7 +37,7 @@ write_model("small.safetensors", 2, 64)
 
 def on_terminal(arguments, interrupt=False, **environment):
     """Exit status, what the terminal saw, standard output. interrupt: press
-    Ctrl-C once, as soon as a bar is there."""
+    Ctrl-C once, as soon as a tenth is done."""
     master, slave = pty.openpty()
     env = dict(os.environ)
     env.update({"TERM": "xterm-256color", **environment})
@@ -54,7 +54,7 @@ def on_terminal(arguments, interrupt=False, **environment):
             if not data:
                 break
             seen += data
-        if interrupt and b"%" in seen:
+        if interrupt and re.search(rb"[1-9]\d%", seen):
             process.send_signal(signal.SIGINT)
             interrupt = False
     out = process.stdout.read()
@@ -72,13 +72,26 @@ for output in ["dir", "one.novaq"]:
     check(status == 130, "exit", status, "after Ctrl-C:", seen[-300:])
     check(b"novaq: " in seen and b"interrupted" in seen, "not said:", seen[-300:])
     check(out == b"", "an interrupted command printed a result:", out)
-    check(sorted(os.listdir(".")) == before, "left behind:", os.listdir("."))
+    check(b"the same command continues" in seen, "no advice:", seen[-300:])
+    left = [n for n in os.listdir(".") if n not in before and n != "dir" and "partial" not in n]
+    check(not left, "left behind:", left)
+    check(not os.path.exists("dir/manifest.json"), "an interrupted run looks whole")
     check(b"\x1b" not in seen, "an escape sequence:", seen)
     shares = [int(x) for x in re.findall(rb"(\d+)%", seen)]
     check(shares and shares == sorted(shares), "the bar ran backwards:", shares)
     lines = re.split(rb"[\r\n]", seen)
     check(max(map(len, lines)) <= 80, "a line wraps:", max(lines, key=len))
-print("Ctrl-C: 130, nothing left, bar at", shares[-1], "%")
+for output in ["dir", "one.novaq"]:
+    arguments = [*slow, "--output", output, "--quiet", "--json"]
+    done = subprocess.run([novaq, *arguments], capture_output=True)
+    check(done.returncode == 0, "the next run:", done)
+    check(json.loads(done.stdout)["resumed"]["tensors"] >= 2, "begun afresh:", done.stdout)
+    done = subprocess.run([novaq, "verify", output, "--quiet"], capture_output=True)
+    check(done.returncode == 0, "the artifact of two runs:", done)
+left = [n for n in [*os.listdir("."), *os.listdir("dir")] if "partial" in n]
+check(not left, "left behind:", left)
+print("Ctrl-C: 130 at", shares[-1], "%, continued")
+os.remove("one.novaq")
 
 small = ["compress", "--input", "small.safetensors", "--scheme", "k16d2l2", "--calibration", "none",
          "--output"]
@@ -96,7 +109,7 @@ done = subprocess.run([novaq, *small, "plain"], capture_output=True)
 check((done.returncode, done.stderr) == (0, b""), "no terminal:", done)
 
 # A second Ctrl-C is not needed, but it kills: the handler is gone after one.
-process = subprocess.Popen([novaq, *slow, "--output", "dir", "--quiet"], stderr=subprocess.PIPE)
+process = subprocess.Popen([novaq, *slow, "--output", "twice", "--quiet"], stderr=subprocess.PIPE)
 time.sleep(0.3)
 for _ in range(2):
     process.send_signal(signal.SIGINT)

@@ -5,8 +5,8 @@
 # Usage: test_usage.sh PROGRAM
 set -euo pipefail
 novaq=$1
-commands="compress local hf ollama url validate verify stats info eval run chat tokenize export bench
-    completion version help"
+commands="compress local hf ollama url refine validate verify stats info eval run chat tokenize export
+    bench completion version help"
 
 fail() {
     echo "FAILED: $*" >&2
@@ -42,7 +42,11 @@ refuses 2 'nan' compress --input x --output y --target-bits nan
 refuses 2 'from 2 to 256' compress --input x --output y --level1-centroids 1
 refuses 2 'from 1 to 64' compress --input x --output y --max-subspace-dim 65
 refuses 2 'from 1 to 64' compress --input x --output y --min-subspace-dim 65
-refuses 2 'resume is not in this version' compress --input x --output y --resume
+refuses 2 'resume and --restart contradict' compress --input x --output y --resume --restart
+refuses 2 'json and --json-lines are two forms' local x --json --json-lines
+refuses 2 'says already what --revision' hf org/name@v1 --revision v2
+refuses 2 'says already what --file' hf org/name/m.gguf -f m.gguf
+refuses 2 "did you mean '--restart'" compress --input x --output y --restrat
 refuses 2 'bytes such as 45000000, 45MB' local x --max-memory=2X
 refuses 2 'bytes such as 45000000, 45MB' compress --input x --output y --target-size 45MiBs
 refuses 2 'target-size and --target-bits contradict' compress --input x --output y \
@@ -53,7 +57,7 @@ refuses 2 'target-size and --scheme contradict' compress --input x --output y \
 refuses 2 'target-size and --subspaces contradict' local x --subspaces 4 --target-size 1G
 refuses 2 'sweeps and --calibration none contradict' compress --input x --output y \
     --calibration none --sweeps 2
-for option in --no-feedback --no-propagate '--column-scales 0.5' '--max-memory 1G' '--damping 1' \
+for option in --no-feedback --no-propagate '--column-scales 0.5' '--damping 1' \
     '--calibration-tokens 512' '--column-order energy'; do
     # shellcheck disable=SC2086 # an option and its value
     refuses 2 "^novaq: ${option%% *} and --calibration none contradict" compress --input x \
@@ -118,13 +122,26 @@ for command in stats info "compress --output out --input"; do
 done
 [ ! -e out ] && [ ! -e out.gguf ] || fail "a failed command left something behind"
 
-# Names of places that this version does not read: said so, with what to do.
-for input in hf://org/name@main ollama://llama3:8b https://example.com/model.safetensors; do
-    refuses 1 'not in this version; download' compress --input "$input" --output ./artifacts
+# Places that cannot be reached: exit status 4. Nobody listens at port 1.
+nowhere=http://127.0.0.1:1
+export NOVAQ_HTTP_RETRIES=0 NOVAQ_HTTP_CONNECT=5 HF_ENDPOINT=$nowhere HF_HUB_CACHE=$PWD/no-cache \
+    HF_HOME=$PWD/no-home OLLAMA_MODELS=$PWD/no-store
+for command in "compress --output ./artifacts --input" info stats url; do
+    # shellcheck disable=SC2086 # the words of a command
+    refuses 4 127.0.0.1 $command $nowhere/model.safetensors
 done
-refuses 1 'not in this version' hf org/name --bits 1.5 --subspaces 4 --output model.bin
-refuses 1 'not in this version' ollama mistral:7b --bits 1.5 --subspaces 4 --output model.bin
-refuses 1 'not in this version' url https://example.com/model.safetensors --output model.bin
+refuses 4 '[oO]rg/name' hf org/name --bits 1.5 --subspaces 4 --output model.bin
+refuses 4 '[oO]rg/name' compress --input hf://org/name@main --output ./artifacts
+refuses 4 '[oO]rg/name' info hf://org/name
+export HF_HUB_OFFLINE=1
+refuses 4 '[oO]rg/name' hf org/name --output model.bin
+unset HF_HUB_OFFLINE
+refuses 4 'mistral' ollama http://127.0.0.1:1/library/mistral:7b --bits 1.5 --subspaces 4 --output model.bin
+refuses 2 'hf://' hf 'org/na me'
+refuses 2 'hf://' hf 'org/name@../x'
+unset NOVAQ_HTTP_RETRIES NOVAQ_HTTP_CONNECT HF_ENDPOINT HF_HUB_CACHE HF_HOME OLLAMA_MODELS
+[ ! -e artifacts ] && [ ! -e model.bin ] && [ ! -e novaq_compressed.bin ] ||
+    fail "a command that reached nothing left something behind"
 
 # ---- reports of a tiny model ---------------------------------------------------
 tiny=$(cd "$(dirname "$0")/../fixtures/model" && pwd)
@@ -146,6 +163,30 @@ succeeds run "$tiny/a.gguf" -p '' -n 4 --ignore-eos --temperature 0
 succeeds info "$tiny/a.gguf"
 grep -q '^bits per weight linear  *16$' output || fail "info: $(cat output)"
 
+# ---- pictures ------------------------------------------------------------------
+"$novaq" local "$tiny/a.gguf" --calibration none --quiet >output
+refuses 2 'neither in .png nor in .svg' stats novaq_compressed.bin --plot layers.gif
+refuses 1 'no coded layers' stats "$tiny/a.gguf" --plot layers.png
+refuses 1 'nowhere/layers.png: No such' stats novaq_compressed.bin --plot nowhere/layers.png
+status=0
+env PATH="$PWD/empty" "$novaq" stats novaq_compressed.bin --plot layers.png >output 2>message ||
+    status=$?
+[ "$status" -eq 1 ] && grep -q 'needs gnuplot.*gnuplot-nox' message && [ ! -s output ] ||
+    fail "without gnuplot: exit $status ($(cat message))"
+if command -v gnuplot >/dev/null; then
+    # A name is a name, whatever a shell or gnuplot would make of it.
+    name='a $(touch owned) `touch owned` "q.png'
+    succeeds stats novaq_compressed.bin --plot "$name"
+    [ "$(head -c 4 "$name" | od -An -c | tr -d ' ')" = '211PNG' ] || fail "not a PNG: $name"
+    succeeds stats novaq_compressed.bin --plot layers.svg
+    grep -q '<svg' layers.svg && grep -q attn_output layers.svg || fail "not a picture of layers"
+    [ ! -e owned ] || fail "a name was executed"
+else
+    echo "gnuplot is not installed: no picture was drawn"
+fi
+ls | grep -q '\.png\.' && fail "a temporary picture was left behind"
+grep -q '^name .* least mse ' output || fail "stats has no table of subspaces: $(cat output)"
+
 # ---- help --------------------------------------------------------------------
 succeeds --help
 for command in $commands; do
@@ -166,8 +207,10 @@ succeeds compress --help
 for option in target-bits level1-centroids level2-centroids max-subspace-dim min-subspace-dim \
     max-iterations tolerance seed outlier-percentile threads tensor-type dry-run json quiet \
     'calibration text.txt' 'calibration none' target-size calibration-tokens no-feedback \
-    no-propagate sweeps damping column-order column-scales row-means rotation-block max-memory; do
-    grep -q -- "--$option" output || fail "compress --help does not name --$option"
+    no-propagate sweeps damping column-order column-scales row-means rotation-block max-memory \
+    resume restart json-lines hf:// ollama:// https://; do
+    case $option in *://) ;; *) option=--$option ;; esac
+    grep -q -- "$option" output || fail "compress --help does not name $option"
 done
 succeeds --version
 grep -q '^novaq [0-9]' output || fail "version: $(cat output)"
@@ -212,6 +255,8 @@ offers rotate novaq compress --normalize r
 offers energy novaq compress --column-order e
 offers --target-size novaq local --target-s
 offers --max-memory novaq hf --max
+offers --revision novaq hf --rev
+offers --plot novaq stats --p
 offers gguf novaq export m --to g
 offers zsh novaq completion z
 touch some-model.gguf

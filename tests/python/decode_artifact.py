@@ -232,6 +232,13 @@ class Artifact:
         blank = text[:at] + b"0" * 64 + text[at + 64:]
         digest = hashlib.sha256(blank).hexdigest()
         need(text[at:at + 64].decode() == digest == m["manifest_sha256"], "manifest_sha256")
+        if "source" in m:
+            source = m["source"]
+            need(source["format"] in ("safetensors", "gguf", "pytorch", "onnx"), "source.format")
+            need(all(type(source[k]) is int and source[k] >= 0 for k in ("tensors", "bytes")),
+                 "source's counts")
+            need(re.fullmatch("[0-9a-f]{64}", source["blake3"]), "source.blake3")
+            need(m["source_locator"] == "tensors:blake3:" + source["blake3"], "source_locator")
         need(m["form"] == ("single" if self.head else "directory"), "form")
         self.chunks = self.open_chunks()
         self.check_placement()

@@ -427,6 +427,18 @@ def do_status(r):
     r.reply(code, *said, body=b"no")
 
 
+def do_big_404(r):
+    r.head(404, "Content-Length: 100000000")
+    for _ in range(1000):
+        r.send(b"x" * 100_000)
+
+
+def do_wants_fresh(r):
+    """Tokens are good for two requests; the next one is "fresh-1", "fresh-2"..."""
+    good = r.headers.get("authorization") == f"Bearer fresh-{(r.n + 1) // 3}"
+    r.good() if good or r.n == 1 else r.reply(401)
+
+
 def do_big_error(r):
     r.head(500, "Content-Length: 100000000")
     for _ in range(1000):
@@ -473,13 +485,37 @@ def do_expiring(r):
     r.reply(302, "Location: " + r.url("other", f"/ticket/{r.n}"))
 
 
+def do_expiring_400(r):
+    r.reply(302, "Location: " + r.url("other", f"/ticket/{r.n}/400"))
+
+
 def do_ticket(r):
-    """A link good for one request."""
-    r.good() if r.n == 1 else r.reply(403, body=b"expired")
+    """A link good for one request; then /ticket/N/400 is 400."""
+    status = int((r.path.split("/") + ["403"])[3])
+    r.good() if r.n == 1 else r.reply(status, body=b"expired")
 
 
 def do_expired(r):
     r.reply(302, "Location: " + r.url("other", "/status/403/expired"))
+
+
+def do_denied(r):
+    """As stores explain themselves."""
+    body = b'<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>No</Message></Error>'
+    r.reply(403, body=body)
+
+
+def do_to_denied(r):
+    r.reply(302, "Location: " + r.url("other", "/denied/there"))
+
+
+def do_to_stranger(r):
+    """Without TLS to a host that is not this machine."""
+    r.reply(302, "Location: http://192.0.2.1/x")
+
+
+def do_to_pretender(r):
+    r.reply(302, "Location: http://127.example.invalid/x")
 
 
 def do_loop(r):
@@ -512,6 +548,14 @@ def do_to_garbage(r):
 def do_document(r):
     body = b'{"a": 1}'
     r.reply(200, "X-Repo-Commit: abc", "ETag:   W/\"d\"  ", body=body)
+
+
+def do_accept(r):
+    r.reply(200, body=f"{r.headers.get('accept')} {r.headers.get('x-secret')}".encode())
+
+
+def do_to_accept(r):
+    r.reply(302, "Location: " + r.url("other", "/accept/x"))
 
 
 def do_big_document(r):

@@ -172,8 +172,9 @@ class Handler(BaseHTTPRequestHandler):
     def reply(self, status, headers, body=b""):
         self.record(status)
         self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
+        for name, values in headers.items():
+            for value in values if isinstance(values, list) else [values]:
+                self.send_header(name, value)
         if "Content-Length" not in headers:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -292,7 +293,10 @@ class HubHandler(Handler):
                                            "cursor": start + size})
             address = self.hub.options.link_host or self.hub.options.address
             path = f"/api/models/{repo}/tree/{urllib.parse.quote(revision, safe='')}"
-            headers["Link"] = f'<{address}{path}?{more}>; rel="next"'
+            first = f'<{address}{path}?recursive={str(recursive).lower()}>; rel="first"'
+            # As gateways do, in lines of their own, and the one that matters not first.
+            headers["Link"] = ["<https://example.org/terms>; rel=license", first,
+                               f'<{address}{path}?{more}>; rel="next"']
         self.json(entries[start:start + size], headers)
 
     def entry(self, repo, revision, name):

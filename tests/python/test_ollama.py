@@ -71,10 +71,12 @@ def check_pulls(host):
 # ---- a scripted one -------------------------------------------------------------
 
 class Script(http.server.BaseHTTPRequestHandler):
-    """Wants a token for everything, sends blobs from another port."""
+    """Wants a token for everything, sends blobs from another port. A token is good for
+    `uses` requests."""
 
     protocol_version = "HTTP/1.1"
     manifest, blobs, seen, other, lie, realm = b"", {}, [], None, None, None
+    uses, used, given = 0, 0, 0
 
     def log_message(self, *args):
         pass
@@ -102,8 +104,10 @@ class Script(http.server.BaseHTTPRequestHandler):
             if "scope=repository%3Ame%2Fprivate%3Apull" in self.path:
                 return self.reply(401, b"{}")
             assert "service=registry" in self.path, self.path
-            return self.reply(200, b'{"token": "for-anybody"}')
-        if token != "Bearer for-anybody":
+            cls.used, cls.given = 0, cls.given + 1
+            return self.reply(200, b'{"token": "for-anybody-%d"}' % cls.given)
+        cls.used += 1
+        if token != f"Bearer for-anybody-{cls.given}" or (cls.uses and cls.used > cls.uses):
             name = "/".join(self.path.split("/")[2:4])
             realm = cls.realm or f"{host}/token"
             return self.reply(401, b"{}", WWW_Authenticate=(
@@ -150,6 +154,13 @@ def check_script():
     assert any(port == first and token for port, _, token in Script.seen)
     assert all(token is None for port, path, token in Script.seen
                if port != first or path == "/token")
+    # A token that has expired is replaced: each of these reads asks for something.
+    Script.uses, Script.given = 1, 0
+    r = succeed(f"ollama://{host}/me/mine", "mixed", "model.gguf", "text", "params", "read",
+                "model.gguf")
+    assert [x[3] for x in r.all("read")] == ["verified", "verified"]
+    assert r.one("text")[2] == sha256(PARAMS) and Script.given >= 3, Script.given
+    Script.uses = 0
     refuse(NETWORK, ["private", "ollama pull"], f"ollama://{host}/me/private")
     Script.lie = "sha256:" + "0" * 64
     refuse(VERIFY, ["not the one announced"], f"ollama://{host}/me/mine")

@@ -16,6 +16,7 @@ from hub_mock import Server as QuietServer
 from probe import ARG, FORMAT, NETWORK, refuse, sha256, succeed
 
 R = random.Random(5)
+DATE = "Tue, 01 Jul 2025 00:00:00 GMT"
 FILES = {
     "/m/model one.gguf": b"GGUF" + R.randbytes(1_200_000),
     "/m/config.json": b'{"a": 1}',
@@ -27,7 +28,8 @@ FILES = {
 class Server(http.server.BaseHTTPRequestHandler):
     """Ranges, ETags; modes by the first folder: /signed (the query must be ?sig=right, as
     stores of signed links want it, without one 403), /nohead (405), /broken (500),
-    /norange (200 to everything)."""
+    /norange (200 to everything), /dated (no ETag but a date), /shaky
+    (500 to HEAD), /bucket (403 to what is not there), /picky (406 to it, and to HEAD)."""
 
     protocol_version = "HTTP/1.1"
     seen = []
@@ -51,18 +53,22 @@ class Server(http.server.BaseHTTPRequestHandler):
         url = urllib.parse.urlsplit(self.path)
         type(self).seen.append((self.command, self.path))
         path = urllib.parse.unquote(url.path)
-        mode = re.match(r"/(signed|nohead|broken|norange)(?=/)", path)
+        mode = re.match(r"/(signed|nohead|broken|norange|dated|shaky|bucket|picky)(?=/)", path)
         mode = mode[1] if mode else ""
         data = FILES.get(path[len(mode) + 1:] if mode else path)
         if mode == "broken":
             return self.reply(500)
-        if mode == "nohead" and self.command == "HEAD":
-            return self.reply(405)
+        if mode in ("nohead", "shaky") and self.command == "HEAD":
+            return self.reply(405 if mode == "nohead" else 500)
+        if mode in ("bucket", "picky") and data is None:
+            return self.reply(403 if mode == "bucket" else 406, b"x" * 3_000_000)
         if mode == "signed" and url.query != "sig=right&x=%2F":
             return self.reply(403, b"AccessDenied" * 1000)
         if data is None:
-            return self.reply(404, b"<html>no</html>" * 10000)
+            return self.reply(404, b"<html>no</html>" * 200_000)
         etag = ("ETag", f'"{sha256(data)[:8]}"')
+        if mode == "dated":
+            etag = ("Last-Modified", DATE)
         m = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if not m or mode == "norange":
             return self.reply(200, data, [etag])
@@ -79,7 +85,7 @@ def main():
     model = FILES["/m/model one.gguf"]
 
     for prefix, query in (("", ""), ("", "?download=true#part"), ("/signed", "?sig=right&x=%2F"),
-                          ("/nohead", "")):
+                          ("/nohead", ""), ("/shaky", ""), ("/bucket", ""), ("/picky", "")):
         r = succeed(f"{base}{prefix}/m/model%20one.gguf{query}", "read", "model one.gguf", "mixed",
                     "model one.gguf", "text", "config.json", "text", "none.json", "has",
                     "model one.gguf", "has", "config.json", "has", "none.json", "origin")
@@ -87,15 +93,25 @@ def main():
         assert r.one("chosen") == ["model", "one.gguf"]
         for read in r.all("read"):
             assert read[2:] == [str(len(model)), sha256(model), "unverified", "remote"], read
-        beside = prefix == ""
+        beside = prefix != "/signed"
         assert r.all("text")[1] == ["none.json", "absent"]
-        assert (r.all("text")[0][-1] != "absent") == (prefix != "/signed")
+        assert (r.all("text")[0][-1] != "absent") == beside
         assert [h[-1] for h in r.all("has")] == ["yes", "yes" if beside else "no", "no"]
         assert r.origin["files"] == {
             "model one.gguf": {"size": len(model), "etag": f'"{sha256(model)[:8]}"'}}, r.origin
         assert "sig=" not in str(r.origin) + str(r.lines)
     # Secrets of one link are not sent along with requests for other files.
     assert all("sig=" not in path for _, path in Server.seen if "config.json" in path)
+
+    # Without an ETag the date and the address tell one content from another.
+    known = []
+    for query in ("", "?id=1", "?id=2", "?id=2#part"):
+        r = succeed(f"{base}/dated/m/config.json{query}", "head", "config.json", "origin")
+        known.append(r.origin["files"]["config.json"])
+        assert known[-1]["modified"] == DATE and "etag" not in known[-1], known
+        assert "id=" not in str(r.origin)
+    assert "query_blake3" not in known[0] and len(known[1]["query_blake3"]) == 16
+    assert known[1] != known[2] == known[3], known
 
     r = succeed(f"{base}/m/", "has", "config.json", "text", "sub/part%.bin", "read", "sub/part%.bin")
     assert r.one("chosen") == ["-"] and r.one("has") == ["config.json", "yes"]
@@ -106,6 +122,8 @@ def main():
     assert r.one("read")[2] == sha256(FILES["/top.gguf"])
 
     refuse(NETWORK, ["404"], f"{base}/m/none.gguf", "read", "none.gguf")
+    refuse(NETWORK, ["403", "get a new link"], f"{base}/bucket/none.gguf", "read", "none.gguf")
+    refuse(NETWORK, ["403"], f"{base}/bucket/none.gguf", "text", "none.gguf")
     few = {"NOVAQ_HTTP_RETRIES": "0"}
     refuse(NETWORK, ["500"], f"{base}/broken/x", "text", "y", **few)
     refuse(NETWORK, ["500"], f"{base}/broken/x", "has", "y", **few)

@@ -39,7 +39,7 @@ gcc $warnings "$root/examples/perplexity.c" $(pkg-config --cflags --libs novaq) 
 LD_LIBRARY_PATH=$libdir runs ./shared
 # shellcheck disable=SC2046,SC2086
 gcc $warnings "$root/examples/perplexity.c" $(pkg-config --cflags novaq) "$libdir/libnovaq.a" \
-    $(pkg-config --libs jansson libcrypto libpcre2-8 libutf8proc openblas zlib) \
+    $(pkg-config --libs jansson libcrypto libpcre2-8 libutf8proc openblas zlib libcurl) \
     -lm -lpthread -o static
 runs ./static
 

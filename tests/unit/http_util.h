@@ -64,7 +64,6 @@ static int server_start(void **state) {
     if (from != NULL) {
         (void)fclose(from);
     }
-    (void)signal(SIGPIPE, SIG_IGN);
     (void)setenv("NOVAQ_HTTP_RETRIES", "1", 1);
     (void)setenv("NOVAQ_HTTP_STALL", "1.5", 1);
     (void)setenv("NOVAQ_HTTP_CONNECT", "10", 1);

@@ -218,10 +218,11 @@ static void test_planned(void **state) {
     o.variants = "no-residual,no-rotation,no-sliding";
     json_t *got = ablate(&o);
     check_rows(got, names);
-    double bits = number(row_of(got, "full"), "bits_per_weight_linear");
-    assert_near(number(row_of(got, "no-rotation"), "bits_per_weight_linear"), bits, 0.05, "plan");
-    assert_near(number(row_of(got, "no-residual"), "bits_per_weight_linear"), bits, 0.3, "plan");
-    assert_near(number(row_of(got, "no-sliding"), "bits_per_weight_linear"), bits, 0.5, "plan");
+    /* Each tensor keeps its rate, as near as the codes of a variant come to it. */
+    double bits = number(row_of(got, "full"), "bits_per_weight");
+    for (unsigned i = 2; names[i] != NULL; i++) {
+        assert_near(number(row_of(got, names[i]), "bits_per_weight"), bits, 0.2 * bits, names[i]);
+    }
     json_decref(got);
     remove_dir(dir);
     nq_free(dir);

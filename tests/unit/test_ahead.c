@@ -5,64 +5,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "base/mem.h"
-#include "format/tensors_impl.h"
-#include "reader_util.h"
-
-/* ---- a slow source in memory ------------------------------------------------ */
-
-typedef struct slow {
-    nq_source base;
-    const uint8_t *data;
-    unsigned delay_us; /* per read */
-    uint64_t fail_at;  /* reads that reach this byte fail, `failures` times */
-    atomic_int failures;
-    atomic_bool stuck; /* reads do not return until this is false */
-    atomic_ulong reads;
-    atomic_ulong bytes;
-    atomic_ulong expects;
-    bool owned;
-} slow;
-
-static novaq_status slow_read(nq_source *s, uint64_t offset, void *dst, uint64_t len,
-                              novaq_error *err) {
-    slow *f = (slow *)s;
-    atomic_fetch_add(&f->reads, 1);
-    atomic_fetch_add(&f->bytes, len);
-    while (atomic_load(&f->stuck)) {
-        usleep(200);
-    }
-    if (f->delay_us > 0) {
-        usleep(f->delay_us);
-    }
-    if (offset <= f->fail_at && f->fail_at - offset < len &&
-        atomic_fetch_sub(&f->failures, 1) > 0) {
-        return nq_fail(err, NOVAQ_E_NETWORK, "%s: offset %llu: cut off", s->name,
-                       (unsigned long long)offset);
-    }
-    memcpy(dst, f->data + offset, (size_t)len);
-    return NOVAQ_OK;
-}
-
-static void slow_close(nq_source *s) {
-    if (((slow *)s)->owned) {
-        free(s);
-    }
-}
-
-static void slow_expect(nq_source *s, uint64_t offset, uint64_t len) {
-    assert_true(offset <= s->size && len <= s->size - offset);
-    atomic_fetch_add(&((slow *)s)->expects, 1);
-}
-
-static const nq_source_vtable slow_vtable = {slow_read, slow_close, slow_expect};
-
-static void slow_init(slow *f, const uint8_t *data, size_t len) {
-    static char name[] = "slow";
-    *f = (slow){.base = {.vt = &slow_vtable, .name = name, .size = len, .remote = true},
-                .data = data,
-                .fail_at = UINT64_MAX};
-}
+#include "slow_util.h"
 
 /* ---- ranges ------------------------------------------------------------------- */
 
@@ -104,25 +47,37 @@ static void begin(bench *b, const nq_ahead_item *items, size_t count, uint64_t l
 static void teardown(bench *b) {
     nq_ahead_close(&b->a);
     assert_null(b->a);
+    assert_int_equal(atomic_load(&b->src.wrong), 0);
     free(b->data);
 }
 
-/* Takes a key, compares, gives it back; whether it came from memory. */
-static bool read_key(bench *b, uint32_t key) {
+/* Takes a key, compares, gives it back. *there: whether it came from memory. By any
+ * thread. */
+static bool try_key(bool *there, bench *b, uint32_t key) {
+    const nq_ahead_item *m = &b->items[key];
     nq_ahead_bytes got;
-    novaq_error err = {.msg = ""};
     bool ended = false;
-    if (nq_ahead_take(&got, b->a, key, (nq_ahead_tick){NULL, NULL}, &ended, &err) != NOVAQ_OK) {
-        fail_msg("key %u: %s", key, err.msg);
-    }
-    if (got.data == NULL) {
+    *there = false;
+    if (nq_ahead_take(&got, b->a, key, m->begin, (nq_ahead_tick){NULL, NULL}, &ended, NULL) !=
+        NOVAQ_OK) {
         return false;
     }
-    const nq_ahead_item *m = &b->items[key];
-    assert_true(got.begin == m->begin && got.end == m->end);
-    assert_memory_equal(got.data, b->data + m->begin, m->end - m->begin);
-    nq_ahead_give(b->a, &got);
-    return true;
+    if (got.data == NULL) {
+        return true;
+    }
+    bool same = got.begin == m->begin && got.end == m->end &&
+                memcmp(got.data, b->data + m->begin, m->end - m->begin) == 0;
+    nq_ahead_give(b->a, &got, got.end);
+    *there = true;
+    return same;
+}
+
+static bool read_key(bench *b, uint32_t key) {
+    bool there = false;
+    if (!try_key(&there, b, key)) {
+        fail_msg("key %u", key);
+    }
+    return there;
 }
 
 static void test_in_order(void **state) {
@@ -255,6 +210,38 @@ static void test_twice(void **state) {
     teardown(&b);
 }
 
+static novaq_status refuse_four(void *ctx, const nq_ahead_item *item, const uint8_t *data,
+                                novaq_error *err) {
+    const bench *b = ctx;
+    bool same = memcmp(data, b->data + item->begin, item->end - item->begin) == 0;
+    return same && item->key != 4 ? NOVAQ_OK : nq_fail(err, NOVAQ_E_FORMAT, "not four");
+}
+
+/* Bytes that serve several keys are judged for each. */
+static void test_judged(void **state) {
+    (void)state;
+    bench b;
+    setup(&b, 0);
+    nq_ahead_item items[3] = {b.items[3], b.items[3], b.items[5]};
+    items[1].key = 4;
+    nq_ahead_plan plan = {items, 3, COUNT, 100 * UNIT, false, refuse_four, &b};
+    assert_int_equal(nq_ahead_open(&b.a, &plan, NULL), NOVAQ_OK);
+    nq_ahead_bytes got;
+    novaq_error err = {.msg = ""};
+    bool ended = false;
+    assert_true(read_key(&b, 3));
+    assert_int_equal(
+        nq_ahead_take(&got, b.a, 4, items[1].begin, (nq_ahead_tick){NULL, NULL}, &ended, &err),
+        NOVAQ_E_FORMAT);
+    assert_string_equal(err.msg, "not four");
+    assert_true(read_key(&b, 3) && read_key(&b, 5));
+    nq_ahead_release(b.a, 3);
+    nq_ahead_release(b.a, 5);
+    assert_int_equal(nq_ahead_held(b.a), 0);
+    assert_int_equal(atomic_load(&b.src.reads), 2);
+    teardown(&b);
+}
+
 /* A failure goes to who reads that range; the others are not harmed. */
 static void test_failure(void **state) {
     (void)state;
@@ -267,7 +254,8 @@ static void test_failure(void **state) {
         nq_ahead_bytes got;
         novaq_error err = {.msg = ""};
         bool ended = false;
-        novaq_status st = nq_ahead_take(&got, b.a, i, (nq_ahead_tick){NULL, NULL}, &ended, &err);
+        novaq_status st = nq_ahead_take(&got, b.a, i, b.items[i].begin, (nq_ahead_tick){NULL, NULL},
+                                        &ended, &err);
         assert_false(ended);
         if (i == 9) {
             assert_int_equal(st, NOVAQ_E_NETWORK);
@@ -277,7 +265,7 @@ static void test_failure(void **state) {
         }
         assert_int_equal(st, NOVAQ_OK);
         assert_non_null(got.data);
-        nq_ahead_give(b.a, &got);
+        nq_ahead_give(b.a, &got, got.end);
         nq_ahead_release(b.a, i);
     }
     teardown(&b);
@@ -302,8 +290,9 @@ static void test_interrupt(void **state) {
     nq_ahead_bytes got;
     novaq_error err = {.msg = ""};
     bool ended = false;
-    assert_int_equal(nq_ahead_take(&got, b.a, 3, (nq_ahead_tick){tick, &t}, &ended, &err),
-                     NOVAQ_E_INTERRUPTED);
+    assert_int_equal(
+        nq_ahead_take(&got, b.a, 3, b.items[3].begin, (nq_ahead_tick){tick, &t}, &ended, &err),
+        NOVAQ_E_INTERRUPTED);
     assert_true(ended && t.left < 0);
     assert_string_equal(err.msg, "asked to stop");
     atomic_store(&b.src.stuck, false);
@@ -333,6 +322,7 @@ typedef struct reader {
     bench *b;
     uint32_t first;
     atomic_uint *from_memory;
+    atomic_uint *wrong;
 } reader;
 
 #define READERS 4U
@@ -342,9 +332,9 @@ static void *read_some(void *arg) {
     for (uint32_t i = 0; i < COUNT / READERS; i++) {
         uint32_t key = (r->first * 7 + i * READERS + r->first) % COUNT;
         key = key / READERS * READERS + r->first;
-        if (read_key(r->b, key)) {
-            atomic_fetch_add(r->from_memory, 1);
-        }
+        bool there = false;
+        atomic_fetch_add(r->wrong, try_key(&there, r->b, key) ? 0 : 1);
+        atomic_fetch_add(r->from_memory, there ? 1 : 0);
         nq_ahead_release(r->b->a, key);
     }
     return NULL;
@@ -357,15 +347,17 @@ static void test_readers(void **state) {
         pthread_t threads[READERS];
         reader readers[READERS];
         atomic_uint from_memory = 0;
+        atomic_uint wrong = 0;
         setup(&b, round * 20);
         begin(&b, b.items, COUNT, (2 + 3 * round) * UNIT);
         for (uint32_t i = 0; i < READERS; i++) {
-            readers[i] = (reader){&b, i, &from_memory};
+            readers[i] = (reader){&b, i, &from_memory, &wrong};
             assert_int_equal(pthread_create(&threads[i], NULL, read_some, &readers[i]), 0);
         }
         for (uint32_t i = 0; i < READERS; i++) {
             assert_int_equal(pthread_join(threads[i], NULL), 0);
         }
+        assert_int_equal(atomic_load(&wrong), 0);
         assert_int_equal(atomic_load(&from_memory), COUNT);
         teardown(&b);
     }
@@ -474,8 +466,11 @@ static void check_file(const char *name) {
             read_ahead(ts, local, round == 4, 2 * largest(ts));
             read_ahead(ts, local, round == 1, 1);
         } else if (round == 2 || round == 5) {
+            unsigned long before = atomic_load(&src->bytes);
             assert_int_equal(nq_tensors_hold(ts, &err), NOVAQ_OK);
             read_ahead(ts, local, true, 1);
+            /* Each byte once, however many views of it there are. */
+            assert_true(atomic_load(&src->bytes) - before <= src->base.size);
             unsigned long reads = atomic_load(&src->reads);
             read_ahead(ts, local, false, 1); /* all of it is still there */
             assert_int_equal(atomic_load(&src->reads), reads);
@@ -484,8 +479,11 @@ static void check_file(const char *name) {
             same_as_local(ts, local, i, 100);
         }
         size_t verified = 1;
-        assert_int_equal(nq_tensors_verified(&verified, ts, &err), NOVAQ_OK);
-        assert_int_equal(verified, 0); /* nothing was promised */
+        size_t promised = 1;
+        assert_int_equal(nq_tensors_verified(&verified, &promised, ts, &err), NOVAQ_OK);
+        assert_int_equal(verified, 0);
+        assert_int_equal(promised, 0);
+        assert_int_equal(atomic_load(&src->wrong), 0);
         nq_tensors_close(&ts);
         free(data);
     }
@@ -588,6 +586,7 @@ int main(void) {
         cmocka_unit_test(test_larger_than_limit),
         cmocka_unit_test(test_any_order),
         cmocka_unit_test(test_twice),
+        cmocka_unit_test(test_judged),
         cmocka_unit_test(test_failure),
         cmocka_unit_test(test_interrupt),
         cmocka_unit_test(test_close_early),

@@ -372,7 +372,6 @@ static void kill_leaves_nothing_that_verifies(void **state) {
 static void leftovers_are_swept_up(void **state) {
     (void)state;
     novaq_error err = {0};
-    put_file(in_scratch(".one.bin.data"), "x", 1);
     put_file(in_scratch(".one.bin.partial"), "x", 1);
     put_file(in_scratch("..one.bin.data.partial"), "x", 1);
     sample_write(in_scratch("one.bin"), 1);

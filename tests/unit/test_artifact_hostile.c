@@ -137,13 +137,21 @@ typedef struct hostile {
 
 #define BAD NOVAQ_E_FORMAT
 
+#define SAMPLE     "\"tests/sample\""
+#define ZEROS      "0000000000000000000000000000000000000000000000000000000000000000"
+#define SOURCE(of) "{\"format\":\"gguf\",\"tensors\":1,\"bytes\":4,\"blake3\":\"" of "\"}"
+
 static const hostile cases[] = {
-    {NULL, "\"1.0.0\"", "\"2.0.0\"", NOVAQ_E_UNSUPPORTED, "schema version"},
-    {NULL, "\"1.0.0\"", "\"10.0.0\"", NOVAQ_E_UNSUPPORTED, "schema version"},
-    {NULL, "\"1.0.0\"", "\"\"", NOVAQ_E_UNSUPPORTED, "schema version"},
-    {NULL, "\"1.0.0\"", "\"1.x\"", NOVAQ_E_UNSUPPORTED, "schema version"},
-    {NULL, "\"1.0.0\"", "17", BAD, "schema_version"},
+    {NULL, "\"1.1.0\"", "\"2.0.0\"", NOVAQ_E_UNSUPPORTED, "schema version"},
+    {NULL, "\"1.1.0\"", "\"10.0.0\"", NOVAQ_E_UNSUPPORTED, "schema version"},
+    {NULL, "\"1.1.0\"", "\"\"", NOVAQ_E_UNSUPPORTED, "schema version"},
+    {NULL, "\"1.1.0\"", "\"1.x\"", NOVAQ_E_UNSUPPORTED, "schema version"},
+    {NULL, "\"1.1.0\"", "17", BAD, "schema_version"},
     {NULL, "\"manifest_sha256\"", "\"manifest_sha255\"", BAD, "manifest_sha256"},
+    {NULL, SAMPLE, SAMPLE ",\"source\":7", BAD, "source"},
+    {NULL, SAMPLE, SAMPLE ",\"source\":{\"format\":\"gguf\"}", BAD, "tensors"},
+    {NULL, SAMPLE, SAMPLE ",\"source\":" SOURCE("12"), BAD, "blake3"},
+    {NULL, SAMPLE, SAMPLE ",\"source\":" SOURCE(ZEROS), BAD, "does not name"},
     {NULL, "\"form\":\"directory\"", "\"form\":\"single\"", BAD, "offset"},
     {NULL, "\"form\":\"directory\"", "\"form\":\"both\"", BAD, "neither"},
     {NULL, "\"generator\"", "\"form\"", BAD, "duplicate"},

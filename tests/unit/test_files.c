@@ -36,6 +36,23 @@ static void test_printable(void **state) {
     assert_string_equal(out, "0123456");
 }
 
+static void test_printable_url(void **state) {
+    (void)state;
+    static const char *const cases[][2] = {
+        {"https://u:p@h:1/a@b/c?q#f", "https://h:1/a@b/c"},
+        {"https://u@v@h", "https://h"},
+        {"https://h#f", "https://h"},
+        {"u:p@h/x", "h/x"},
+        {"http://h/a\nb", "http://h/a?b"},
+        {"", ""},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char out[64];
+        nq_printable_url(out, sizeof out, cases[i][0]);
+        assert_string_equal(out, cases[i][1]);
+    }
+}
+
 static void test_percent(void **state) {
     (void)state;
     char *s = NULL;
@@ -247,20 +264,43 @@ static void test_addresses(void **state) {
     open_bad("https://h/a%2Fb", NOVAQ_E_ARG, "name of a file");
     open_bad("https://h/%2e%2e", NOVAQ_E_ARG, "name of a file");
     open_bad("https://user:secret@h/x", NOVAQ_E_ARG, "name or password");
-    nq_files *f = NULL;
-    novaq_error err;
-    assert_int_equal(nq_files_open(&f, "https://user:secret@h/x", &err), NOVAQ_E_ARG);
-    assert_null(strstr(err.msg, "secret"));
+    static const char *const secrets[] = {
+        "https://user:secret@h/x",
+        "https://user:secret@h/a b",
+        "https://user:secret@/x",
+        "https://user:secret\\@h/x",
+        "https://h/a b?sig=secret",
+        "https://h/%2e%2e?sig=secret",
+        "https://h/a%2?sig=secret",
+        "https://?sig=secret",
+        "https://huggingface.co/a/b/blob/%2e%2e/x?sig=secret",
+        "ollama://user:secret@h/a/b",
+        "ollama://http://user:secret@h/a/b",
+    };
+    for (size_t i = 0; i < sizeof secrets / sizeof secrets[0]; i++) {
+        nq_files *f = NULL;
+        novaq_error err = {NOVAQ_OK, ""};
+        assert_int_equal(nq_files_open(&f, secrets[i], &err), NOVAQ_E_ARG);
+        if (strstr(err.msg, "secret") != NULL || err.msg[0] == '\0') {
+            fail_msg("%s: %s", secrets[i], err.msg);
+        }
+    }
 }
 
 int main(void) {
 #define IN_TREE(test) cmocka_unit_test_setup_teardown(test, make_root, drop_root)
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),   cmocka_unit_test(test_printable),
-        cmocka_unit_test(test_percent), cmocka_unit_test(test_is_remote),
-        IN_TREE(test_folder),           IN_TREE(test_hostile_names),
-        IN_TREE(test_single_file),      IN_TREE(test_bare_name),
-        IN_TREE(test_odd_chosen),       IN_TREE(test_absent_paths),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_printable),
+        cmocka_unit_test(test_printable_url),
+        cmocka_unit_test(test_percent),
+        cmocka_unit_test(test_is_remote),
+        IN_TREE(test_folder),
+        IN_TREE(test_hostile_names),
+        IN_TREE(test_single_file),
+        IN_TREE(test_bare_name),
+        IN_TREE(test_odd_chosen),
+        IN_TREE(test_absent_paths),
         IN_TREE(test_addresses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

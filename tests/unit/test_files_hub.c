@@ -246,6 +246,69 @@ static void test_hf_offline(void **state) {
     open_bad("hf://org/name/sub", NOVAQ_E_NETWORK, "folder");
 }
 
+/* What was there when it was listed. */
+static void test_hf_vanished(void **state) {
+    (void)state;
+    make_cache();
+    (void)setenv("HF_HUB_OFFLINE", "1", 1);
+    nq_files *f = open_ok("hf://org/name");
+    assert_int_equal(unlink(at(CACHED "blobs/aaa")), 0);
+    make_file(CACHED "blobs/bbb", "weight");
+    nq_source *s = NULL;
+    novaq_error err = {NOVAQ_OK, ""};
+    assert_int_equal(nq_files_source(&s, f, "sub/model.gguf", &err), NOVAQ_E_NETWORK);
+    assert_null(s);
+    assert_non_null(strstr(err.msg, "no longer in the cache"));
+    char *text = NULL;
+    size_t len = 0;
+    assert_int_equal(nq_files_text(&text, &len, f, "config.json", 100, &err), NOVAQ_E_NETWORK);
+    assert_null(text);
+    assert_non_null(strstr(err.msg, "\"config.json\" is no longer in the cache"));
+    nq_files_close(&f);
+}
+
+/* A server that repeats our token does not get it into a message. */
+static void test_hf_echoed_token(void **state) {
+    (void)state;
+    char endpoint[] = "https://h";
+    char token[] = "hf_very_secret";
+    nq_hf_env env = {.endpoint = endpoint, .token = token};
+    static const char *const headers[] = {
+        "x-error-message: bad hf_very_secret\n",
+        "x-error-code: hf_very_secret\nx-error-message: no\n",
+        "x-error-code: x\nx-error-message: credentials hf_very_secret disabled\n"};
+    static const int statuses[] = {401, 403, 404, 451, 500};
+    for (size_t i = 0; i < sizeof headers / sizeof headers[0]; i++) {
+        for (size_t k = 0; k < sizeof statuses / sizeof statuses[0]; k++) {
+            char copy[128];
+            (void)snprintf(copy, sizeof copy, "%s", headers[i]);
+            nq_http_reply reply = {.status = statuses[k], .headers = copy};
+            novaq_error err = {NOVAQ_OK, ""};
+            assert_int_equal(nq_hf_refused(&reply, &env, "a/b", NULL, &err), NOVAQ_E_NETWORK);
+            assert_null(strstr(err.msg, "secret"));
+        }
+    }
+}
+
+/* A store that the Hub led to is not impressed by tokens. */
+static void test_hf_refused_elsewhere(void **state) {
+    (void)state;
+    char endpoint[] = "https://h";
+    char there[] = "https://store/x?sig=secret";
+    char here[] = "https://h/x";
+    char none[] = "";
+    nq_hf_env env = {.endpoint = endpoint};
+    nq_http_reply reply = {.status = 401, .headers = none, .url = there};
+    novaq_error err = {NOVAQ_OK, ""};
+    assert_int_equal(nq_hf_refused(&reply, &env, "a/b", NULL, &err), NOVAQ_E_NETWORK);
+    assert_non_null(strstr(err.msg, "https://store/x"));
+    assert_null(strstr(err.msg, "secret"));
+    assert_null(strstr(err.msg, "HF_TOKEN"));
+    reply.url = here;
+    assert_int_equal(nq_hf_refused(&reply, &env, "a/b", NULL, &err), NOVAQ_E_NETWORK);
+    assert_non_null(strstr(err.msg, "HF_TOKEN"));
+}
+
 /* A snapshot of the cache is also a folder like another. */
 static void test_hf_snapshot_as_folder(void **state) {
     (void)state;
@@ -499,6 +562,9 @@ int main(void) {
         IN_TREE(test_hf_tokens),
         IN_TREE(test_hf_bad_environment),
         IN_TREE(test_hf_offline),
+        IN_TREE(test_hf_vanished),
+        IN_TREE(test_hf_echoed_token),
+        IN_TREE(test_hf_refused_elsewhere),
         IN_TREE(test_hf_snapshot_as_folder),
         IN_TREE(test_hf_cache_file),
         IN_TREE(test_ollama_names),

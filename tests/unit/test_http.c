@@ -1,10 +1,13 @@
 /* Documents and sources over HTTP: what is sent to whom, how many requests and
- * connections, threads (pthread_create), stopping. Faults: test_http_faults.c. */
+ * connections, threads (pthread_create), stopping, signals. Faults: test_http_faults.c. */
 #include "http_util.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "base/rng.h"
+#include "io/files.h"
+#include "io/http_impl.h"
 
 static char url_buf[4][256];
 
@@ -118,6 +121,58 @@ static void test_statuses(void **state) {
         count_of(&asked, &connected, rows[i].path);
         assert_int_equal(asked, rows[i].asked);
     }
+}
+
+/* Whether something is there, and what of a refusal is of use. */
+static void test_peek(void **state) {
+    (void)state;
+    const struct {
+        const char *path;
+        int status;
+        size_t len;
+    } rows[] = {{"plain/peek", 206, 1},
+                {"no-ranges/peek", 200, 0},
+                {"big-404/peek", 404, 0},
+                {"empty/peek", 416, 0}};
+    nq_http *h = open_http();
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        nq_http_request q = {.url = url_at(0, server.plain, rows[i].path), .peek = true, .max = 1};
+        nq_http_reply r;
+        assert_int_equal(nq_http_get(&r, h, &q, NULL), NOVAQ_OK);
+        assert_int_equal(r.status, rows[i].status);
+        assert_int_equal(r.len, rows[i].len);
+        nq_http_reply_free(&r);
+        expect_counts(rows[i].path, 1, 1);
+    }
+    assert_true(nq_http_received(h) < 4 << 20);
+    nq_http_request q = {.url = url_at(0, server.plain, "status/503/once"), .once = true};
+    nq_http_reply r;
+    assert_int_equal(nq_http_get(&r, h, &q, NULL), NOVAQ_OK);
+    assert_int_equal(r.status, 503);
+    nq_http_reply_free(&r);
+    expect_counts("status/503/once", 1, 1);
+    expect_get("big-404/get", 1000, NOVAQ_OK, "");
+    nq_http_close(&h);
+}
+
+/* Accept goes where a redirect leads, secrets do not. */
+static void test_accept(void **state) {
+    (void)state;
+    nq_http *h = open_http();
+    const char *const paths[] = {"accept/here", "to-accept/x"};
+    const char *const said[] = {"text/x, text/y 7", "text/x, text/y None"};
+    for (size_t i = 0; i < 2; i++) {
+        nq_http_request q = {.url = url_at(0, server.plain, paths[i]),
+                             .headers = (const char *const[]){"X-Secret: 7"},
+                             .header_count = 1,
+                             .accept = "text/x, text/y",
+                             .max = 100};
+        nq_http_reply r;
+        assert_int_equal(nq_http_get(&r, h, &q, NULL), NOVAQ_OK);
+        assert_string_equal(r.body, said[i]);
+        nq_http_reply_free(&r);
+    }
+    nq_http_close(&h);
 }
 
 static void test_no_follow(void **state) {
@@ -279,6 +334,67 @@ static void test_userinfo(void **state) {
     nq_http_close(&h);
 }
 
+/* ---- tokens that expire ---- */
+
+typedef struct desk {
+    unsigned given;
+    unsigned limit; /* then there are no more */
+    novaq_status st;
+} desk;
+
+static novaq_status give_token(char **token, void *ctx, novaq_error *err) {
+    desk *d = ctx;
+    if (d->st != NOVAQ_OK) {
+        return nq_fail(err, d->st, "the desk is closed");
+    }
+    return d->given < d->limit ? nq_asprintf(token, err, "fresh-%u", ++d->given) : NOVAQ_OK;
+}
+
+/* Reads all of it with a request per piece; how many bytes came. */
+static uint64_t read_with(desk *d, const char *path, novaq_status want, const char *says) {
+    nq_http *h = open_http();
+    nq_http_file f = {.url = url_at(2, server.plain, path),
+                      .token = "stale",
+                      .size = FAULT_SIZE,
+                      .renew = give_token,
+                      .renew_ctx = d};
+    nq_source *s = NULL;
+    uint8_t buf[50000];
+    novaq_error err = {0};
+    uint64_t at = 0;
+    assert_int_equal(nq_http_source(&s, h, &f, NULL), NOVAQ_OK);
+    novaq_status st = NOVAQ_OK;
+    for (; at < FAULT_SIZE; at += sizeof buf) {
+        if ((st = nq_source_read(s, at, buf, sizeof buf, &err)) != NOVAQ_OK) {
+            break;
+        }
+        assert_true(content_ok(buf, at, sizeof buf));
+    }
+    if (st != want || strstr(err.msg, says) == NULL) {
+        fail_msg("%s: %d, \"%s\"", path, (int)st, err.msg);
+    }
+    nq_source_close(&s);
+    nq_http_close(&h);
+    return at;
+}
+
+static void test_renew(void **state) {
+    (void)state;
+    desk d = {.limit = 100};
+    assert_int_equal(read_with(&d, "wants-fresh/a", NOVAQ_OK, ""), FAULT_SIZE);
+    assert_int_equal(d.given, 10);
+    unsigned asked = 0, connected = 0;
+    count_of(&asked, &connected, "wants-fresh/a");
+    assert_int_equal(asked, 20 + 10);
+    d = (desk){.limit = 2};
+    assert_true(read_with(&d, "wants-fresh/b", NOVAQ_E_NETWORK, "HTTP 401") < FAULT_SIZE / 2);
+    d = (desk){.limit = 1};
+    (void)read_with(&d, "status/401/renew", NOVAQ_E_NETWORK, "HTTP 401");
+    assert_int_equal(d.given, 1);
+    d = (desk){.st = NOVAQ_E_INTERRUPTED};
+    (void)read_with(&d, "wants-fresh/c", NOVAQ_E_INTERRUPTED, "the desk is closed");
+}
+
 /* ---- requests and connections ---- */
 
 /* After a break only what is missing, of the same version. */
@@ -311,6 +427,7 @@ static void test_one_request(void **state) {
     nq_http *h = open_http();
     nq_source *s = open_source(h, "plain/one", NULL);
     assert_string_equal(nq_http_etag(s), "\"version-1\"");
+    assert_string_equal(nq_http_modified(s), "");
     nq_source_expect(s, 0, s->size);
     for (uint64_t at = 0; at < FAULT_SIZE; at += 3333) {
         uint64_t n = FAULT_SIZE - at < 3333 ? FAULT_SIZE - at : 3333;
@@ -373,6 +490,49 @@ static void test_hints(void **state) {
     count_of(&asked, &connected, "huge/hints");
     assert_int_equal(asked, 9);
     assert_true(connected <= 5);
+    nq_source_close(&s);
+    nq_http_close(&h);
+}
+
+typedef struct other_reader {
+    nq_source *s;
+    bool ok;
+} other_reader;
+
+static void *read_elsewhere(void *arg) {
+    other_reader *r = arg;
+    const uint64_t begin = 500 << 20;
+    uint8_t buf[20000];
+    nq_source_expect(r->s, begin, 40 * sizeof buf);
+    r->ok = true;
+    for (uint64_t i = 0; r->ok && i < 40; i++) {
+        uint64_t at = begin + i * sizeof buf;
+        r->ok = nq_source_read(r->s, at, buf, sizeof buf, NULL) == NOVAQ_OK &&
+                content_ok(buf, at, sizeof buf);
+    }
+    return NULL;
+}
+
+/* What one thread expects does not spoil what another one does. */
+static void test_two_windows(void **state) {
+    (void)state;
+    nq_http *h = open_http();
+    nq_source *s = open_source(h, "huge/two", NULL);
+    const uint64_t mib = 1 << 20;
+    nq_source_expect(s, mib, 900 * mib);
+    for (uint64_t i = 0; i < 3; i++) {
+        expect_bytes(s, mib + i * 30000, 30000);
+        if (i < 2) {
+            other_reader r = {s, false};
+            pthread_t thread;
+            assert_int_equal(pthread_create(&thread, NULL, read_elsewhere, &r), 0);
+            assert_int_equal(pthread_join(thread, NULL), 0);
+            assert_true(r.ok);
+        }
+    }
+    unsigned asked = 0, connected = 0;
+    count_of(&asked, &connected, "huge/two");
+    assert_int_equal(asked, 4); /* opening, the first window, and one for each thread */
     nq_source_close(&s);
     nq_http_close(&h);
 }
@@ -474,6 +634,48 @@ static void test_threads(void **state) {
     nq_http_close(&h);
 }
 
+/* ---- signals ---- */
+
+static atomic_uint pipes;
+
+static void count_pipe(int signal) {
+    (void)signal;
+    (void)atomic_fetch_add(&pipes, 1);
+}
+
+static void write_to_nobody(void) {
+    int fd[2];
+    assert_int_equal(pipe(fd), 0);
+    (void)close(fd[0]);
+    assert_int_equal(write(fd[1], "x", 1), -1);
+    (void)close(fd[1]);
+}
+
+/* None comes out of the quiet, others do. */
+static void test_sigpipe(void **state) {
+    (void)state;
+    void (*before)(int) = signal(SIGPIPE, count_pipe);
+    nq_quiet q = nq_quiet_begin();
+    write_to_nobody();
+    write_to_nobody();
+    nq_quiet_end(&q);
+    assert_int_equal(atomic_load(&pipes), 0);
+    write_to_nobody();
+    assert_int_equal(atomic_load(&pipes), 1);
+    /* One that was there before is not swallowed. */
+    sigset_t set, old;
+    (void)sigemptyset(&set);
+    (void)sigaddset(&set, SIGPIPE);
+    (void)pthread_sigmask(SIG_BLOCK, &set, &old);
+    write_to_nobody();
+    q = nq_quiet_begin();
+    nq_quiet_end(&q);
+    assert_int_equal(atomic_load(&pipes), 1);
+    (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+    assert_int_equal(atomic_load(&pipes), 2);
+    (void)signal(SIGPIPE, before);
+}
+
 /* ---- stopping ---- */
 
 typedef struct waiter {
@@ -534,16 +736,65 @@ static void test_stop(void **state) {
     (void)setenv("NOVAQ_HTTP_RETRIES", "1", 1);
 }
 
+typedef struct clock_stop {
+    double at;
+    atomic_uint asked;
+} clock_stop;
+
+static bool is_time(void *ctx) {
+    clock_stop *c = ctx;
+    (void)atomic_fetch_add(&c->asked, 1);
+    return seconds() >= c->at;
+}
+
+/* Somebody else's wish to stop: in silence, between attempts, while the Hub is asked. */
+static void test_stop_when(void **state) {
+    (void)state;
+    (void)setenv("NOVAQ_HTTP_STALL", "20", 1);
+    (void)setenv("NOVAQ_HTTP_RETRIES", "9", 1);
+    (void)setenv("HF_HOME", "/nonexistent", 1);
+    const char *const hubs[] = {"silent", "status/503", "drip"};
+    for (size_t i = 0; i < 3; i++) {
+        clock_stop c = {.at = seconds() + 0.3};
+        nq_files *f = NULL;
+        (void)setenv("HF_ENDPOINT", url_at(0, server.plain, hubs[i]), 1);
+        assert_int_equal(nq_files_open_with(&f, "hf://org/name", is_time, &c, NULL),
+                         NOVAQ_E_INTERRUPTED);
+        assert_null(f);
+        assert_true(seconds() - c.at < 0.5 && atomic_load(&c.asked) > 2);
+    }
+    clock_stop c = {.at = seconds() + 3600};
+    nq_files *f = NULL;
+    nq_source *s = NULL;
+    uint8_t byte = 0;
+    const char *url = url_at(0, server.plain, "stall-always/stop-when");
+    assert_int_equal(nq_files_open_with(&f, url, is_time, &c, NULL), NOVAQ_OK);
+    c.at = seconds() + 0.3;
+    novaq_status st = nq_files_source(&s, f, "stop-when", NULL);
+    st = st == NOVAQ_OK ? nq_source_read(s, s->size - 1, &byte, 1, NULL) : st;
+    assert_int_equal(st, NOVAQ_E_INTERRUPTED);
+    assert_true(seconds() - c.at < 0.5);
+    nq_source_close(&s);
+    nq_files_close(&f);
+    (void)unsetenv("HF_ENDPOINT");
+    (void)unsetenv("HF_HOME");
+    (void)setenv("NOVAQ_HTTP_STALL", "1.5", 1);
+    (void)setenv("NOVAQ_HTTP_RETRIES", "1", 1);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_document),  cmocka_unit_test(test_statuses),
-        cmocka_unit_test(test_no_follow), cmocka_unit_test(test_head),
-        cmocka_unit_test(test_arguments), cmocka_unit_test(test_environment),
-        cmocka_unit_test(test_secrets),   cmocka_unit_test(test_userinfo),
-        cmocka_unit_test(test_resume),    cmocka_unit_test(test_one_request),
-        cmocka_unit_test(test_reuse),     cmocka_unit_test(test_hints),
-        cmocka_unit_test(test_small),     cmocka_unit_test(test_slow_reader),
-        cmocka_unit_test(test_threads),   cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_document),    cmocka_unit_test(test_statuses),
+        cmocka_unit_test(test_no_follow),   cmocka_unit_test(test_head),
+        cmocka_unit_test(test_arguments),   cmocka_unit_test(test_environment),
+        cmocka_unit_test(test_secrets),     cmocka_unit_test(test_userinfo),
+        cmocka_unit_test(test_resume),      cmocka_unit_test(test_one_request),
+        cmocka_unit_test(test_reuse),       cmocka_unit_test(test_hints),
+        cmocka_unit_test(test_two_windows), cmocka_unit_test(test_small),
+        cmocka_unit_test(test_slow_reader), cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_stop),        cmocka_unit_test(test_peek),
+        cmocka_unit_test(test_accept),      cmocka_unit_test(test_renew),
+        cmocka_unit_test(test_sigpipe),     cmocka_unit_test(test_stop_when),
     };
     return cmocka_run_group_tests(tests, server_start, server_stop);
 }

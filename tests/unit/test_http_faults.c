@@ -54,6 +54,8 @@ static const fault faults[] = {
     {"cross/a", OK, "", 1, PLAIN, 0, NULL},
     {"host/a", OK, "", 1, PLAIN, 0, NULL},
     {"expiring/a", OK, "", 2, PLAIN, 0, NULL},
+    {"expiring-400/a", OK, "", 2, PLAIN, 0, NULL},
+    {"no-ranges/b", OK, "", 1, PLAIN, SIZE, NULL},
     {"plain/tls", OK, "", 2, TLS_KNOWN, 0, NULL},
     /* breaks that are not */
     {"reset-always/a", NET, "broke off after", 2, PLAIN, 0, NULL},
@@ -64,7 +66,7 @@ static const fault faults[] = {
     {"silent/a", NET, "stalled", 2, PLAIN, 0, NULL},
     {"drip/a", NET, "stalled", 2, PLAIN, 0, NULL},
     {"x", NET, "refused or unreachable", 0, CLOSED, 0, NULL},
-    {"x", NET, "", 0, NO_HOST, 0, NULL},
+    {"x", NET, "address cannot be found", 0, NO_HOST, 0, NULL},
     {"plain/tls", NET, "certificate cannot be trusted", 0, TLS, 0, NULL},
     {"plain/tls", NET, "certificate cannot be trusted", 0, TLS_NAME, 0, NULL},
     /* replies that lie */
@@ -77,7 +79,7 @@ static const fault faults[] = {
     {"chunked-broken/a", NET, "broke off", 2, PLAIN, 0, NULL},
     {"unknown-total/a", UNS, "does not tell the size", 1, PLAIN, 0, NULL},
     {"no-ranges/a", UNS, "does not answer range requests", 1, PLAIN, 0, NULL},
-    {"no-ranges/b", UNS, "does not answer range requests", 1, PLAIN, SIZE, NULL},
+    {"no-ranges/c", VER, "1000000 bytes instead of 999999", 1, PLAIN, SIZE - 1, NULL},
     {"gzip/a", NET, "compressed (gzip)", 1, PLAIN, 0, NULL},
     {"garbage/a", NET, "no usable reply", 0, PLAIN, 0, NULL},
     {"big-header/a", NET, "headers of the reply have no end", 2, PLAIN, 0, NULL},
@@ -94,8 +96,15 @@ static const fault faults[] = {
     {"gone-416/a", NET, "HTTP 416", 2, PLAIN, 0, NULL},
     /* statuses */
     {"wait-hour/a", NET, "3600 s", 1, PLAIN, 0, NULL},
-    {"status/401/a", NET, "login required (HTTP 401): set a token", 1, PLAIN, 0, NULL},
-    {"status/401/b", NET, "wrong or has expired", 1, PLAIN, 0, "token-123"},
+    {"status/400/a", NET, "(HTTP 400)", 1, PLAIN, 0, NULL},
+    {"status/401/a", NET, "refuses it: get a new link", 1, PLAIN, 0, NULL},
+    {"status/401/login", NET, "login required (HTTP 401): set a token", 1, PLAIN, 0, NULL},
+    {"status/401/login-b", NET, "wrong or has expired", 1, PLAIN, 0, "token-123"},
+    {"status/403/login", NET, "set a token that may", 1, PLAIN, 0, NULL},
+    {"status/403/login-b", NET, "token's owner may not", 1, PLAIN, 0, "token-123"},
+    {"to-denied/a", NET, "get a new link (\"AccessDenied\")", 1, PLAIN, 0, NULL},
+    {"to-denied/login", NET, "run the same command again (\"Acc", 1, PLAIN, 0, "token-123"},
+    {"big-404/a", NET, "not found (HTTP 404)", 1, PLAIN, 0, NULL},
     {"status/403/a", NET, "(\"Access to model x is restricted\")", 1, PLAIN, 0, NULL},
     {"status/404/a", NET, "not found (HTTP 404)", 1, PLAIN, 0, NULL},
     {"status/410/a", NET, "gone (HTTP 410)", 1, PLAIN, 0, NULL},
@@ -111,6 +120,8 @@ static const fault faults[] = {
     {"to-file/a", NET, "not http or https", 1, PLAIN, 0, NULL},
     {"to-ftp/a", NET, "not http or https", 1, PLAIN, 0, NULL},
     {"to-garbage/a", NET, "malformed URL", 1, PLAIN, 0, NULL},
+    {"to-stranger/a", NET, "http://192.0.2.1:80, another host without TLS", 1, PLAIN, 0, NULL},
+    {"to-pretender/a", NET, "another host without TLS", 1, PLAIN, 0, NULL},
     {"to-plain/a", NET, "from https to http", 1, TLS_KNOWN, 0, NULL},
     {"expired/a", NET, "access denied (HTTP 403)", 1, PLAIN, 0, NULL},
 };
@@ -123,7 +134,9 @@ static void fault_url(char *buf, size_t size, const fault *f) {
     switch (f->at) {
     case PLAIN: url_of(buf, size, server.plain, f->path); break;
     case CLOSED: url_of(buf, size, server.closed, f->path); break;
-    case NO_HOST: (void)snprintf(buf, size, "http://no-such-host.invalid/%s", f->path); break;
+    case NO_HOST: /* a label that no name server needs to be asked about */
+        (void)snprintf(buf, size, "http://%064d.invalid/%s", 0, f->path);
+        break;
     case TLS_NAME: (void)snprintf(buf, size, "https://localhost:%u/%s", server.tls, f->path); break;
     default: (void)snprintf(buf, size, "https://127.0.0.1:%u/%s", server.tls, f->path); break;
     }
@@ -159,8 +172,10 @@ static novaq_status read_fault(outcome *o, const fault *f) {
     (void)strncat(url, "?secret=query", sizeof url - strlen(url) - 1);
     nq_http *h = NULL;
     NQ_TRY(nq_http_open(&h, &o->err));
-    nq_http_file file = {
-        .url = url, .token = f->token, .size = f->size != 0 ? f->size : NQ_HTTP_ASK};
+    nq_http_file file = {.url = url,
+                         .token = f->token,
+                         .size = f->size != 0 ? f->size : NQ_HTTP_ASK,
+                         .login = strstr(f->path, "login") != NULL};
     nq_source *s = NULL;
     novaq_status st = nq_http_source(&s, h, &file, &o->err);
     o->same = true;

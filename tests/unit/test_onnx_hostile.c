@@ -1,5 +1,6 @@
 /* test_onnx_hostile.c - malformed and malicious ONNX files: the right verdict, one
  * line that names file and place, no byte read that is not there. */
+#include "io/files_impl.h"
 #include "onnx_util.h"
 
 #include <sys/stat.h>
@@ -567,6 +568,55 @@ static void test_external(void **state) {
     assert_int_equal(unlink(path), 0);
 }
 
+/* A folder in which another file than the one that was checked gets opened. */
+static novaq_status swapping_source(nq_source **out, nq_files *f, const char *name,
+                                    novaq_error *err) {
+    char path[1024];
+    bool swap = strcmp(name, "data.bin") == 0 && f->revision != NULL;
+    path_in(path, sizeof path, swap ? "swapped.bin" : name);
+    return nq_source_open_file(out, path, err);
+}
+
+static novaq_status swapping_has(bool *has, nq_files *f, const char *name, novaq_error *err) {
+    (void)f;
+    (void)name;
+    (void)err;
+    *has = false;
+    return NOVAQ_OK;
+}
+
+static void test_swapped(void **state) {
+    (void)state;
+    static const nq_place place = {swapping_has, swapping_source, NULL, NULL};
+    uint8_t data[64] = {0};
+    bytes t = {0};
+    bytes b = {0};
+    write_plain(dir, "data.bin", data, sizeof data);
+    write_plain(dir, "swapped.bin", data, sizeof data);
+    put_head(&t, "w", 1, 2, -1);
+    put_entry(&t, "location", "data.bin");
+    put_number(&t, 14, 1);
+    put_one(&b, &t);
+    write_plain(dir, "m.onnx", b.data, b.len);
+    bytes_free(&b);
+    for (unsigned swap = 0; swap < 2; swap++) {
+        nq_files *f = NULL;
+        nq_tensors *ts = NULL;
+        novaq_error err = {.msg = ""};
+        assert_int_equal(nq_alloc(&f, 1, sizeof *f, NULL), NOVAQ_OK);
+        *f = (nq_files){.place = &place, .opened = json_object()};
+        assert_int_equal(nq_strdup(&f->locator, dir, NULL), NOVAQ_OK);
+        assert_int_equal(nq_strdup(&f->dir, dir, NULL), NOVAQ_OK);
+        assert_int_equal(nq_strdup(&f->chosen, "m.onnx", NULL), NOVAQ_OK);
+        if (swap == 1) {
+            assert_int_equal(nq_strdup(&f->revision, "swap", NULL), NOVAQ_OK);
+        }
+        assert_int_equal(nq_tensors_open_files(&ts, &f, &err), swap == 1 ? NOVAQ_E_IO : NOVAQ_OK);
+        assert_true(swap == 0 || strstr(err.msg, "was replaced") != NULL);
+        nq_tensors_close(&ts);
+    }
+}
+
 static void external_twice(bytes *b) {
     bytes t = {0};
     put_head(&t, "w", 1, 2, -1);
@@ -649,6 +699,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_graphs, begin, end),
         cmocka_unit_test_setup_teardown(test_tensors, begin, end),
         cmocka_unit_test_setup_teardown(test_external, begin, end),
+        cmocka_unit_test_setup_teardown(test_swapped, begin, end),
         cmocka_unit_test_setup_teardown(test_entries, begin, end),
         cmocka_unit_test_setup_teardown(test_damage, begin, end),
     };

@@ -40,6 +40,23 @@ static void test_full_bar_and_value(void **state) {
     assert_non_null(strstr(line, "27.8400"));
 }
 
+/* What came over the network, and tensors, where there is anything to tell of. */
+static void test_network(void **state) {
+    (void)state;
+    char line[200];
+    novaq_progress r = report_of(50000000, 200000000, "x");
+    progress_format(line, sizeof line, &r, r.done, 5.0, 199);
+    assert_null(strstr(line, "net"));
+    r.received = 60000000;
+    progress_format(line, sizeof line, &r, r.done, 5.0, 199);
+    assert_non_null(strstr(line, "10.0 MB/s  ETA 0:15  net 60.0 MB 12.0 MB/s  x"));
+    r.items = 7;
+    r.items_total = 272;
+    progress_format(line, sizeof line, &r, r.done, 5.0, 199);
+    assert_non_null(strstr(line, "net 60.0 MB 12.0 MB/s  7/272  x"));
+    assert_true(strlen(line) < 80); /* all figures fit a terminal */
+}
+
 static void test_unknown_total(void **state) {
     (void)state;
     char line[200];
@@ -97,9 +114,13 @@ static void test_interrupt_stops(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bar_rate_and_eta), cmocka_unit_test(test_full_bar_and_value),
-        cmocka_unit_test(test_unknown_total),    cmocka_unit_test(test_hostile_names_and_width),
-        cmocka_unit_test(test_never_backwards),  cmocka_unit_test(test_interrupt_stops),
+        cmocka_unit_test(test_bar_rate_and_eta),
+        cmocka_unit_test(test_full_bar_and_value),
+        cmocka_unit_test(test_network),
+        cmocka_unit_test(test_unknown_total),
+        cmocka_unit_test(test_hostile_names_and_width),
+        cmocka_unit_test(test_never_backwards),
+        cmocka_unit_test(test_interrupt_stops),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

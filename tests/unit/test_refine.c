@@ -151,7 +151,7 @@ static void check_layers(const char *before, const char *after, uint64_t columns
         bool scales = memcmp(x->q.row_scale, y->q.row_scale, x->q.rows * 2) != 0;
         assert_true(scales == changed);
         if (changed) {
-            uint64_t lane = 16 * y->q.scheme.d;
+            uint64_t lane = (nq_scheme_field_bits(&y->q.scheme, 0) == 4 ? 32 : 64) * y->q.scheme.d;
             uint64_t each = (columns + lane - 1) / lane * lane;
             assert_int_equal(y->q.groups, (y->q.cols + each - 1) / each);
             assert_true(y->error.sq_error != x->error.sq_error);

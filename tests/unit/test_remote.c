@@ -409,6 +409,36 @@ static void test_onnx(void **state) {
     bytes_free(&zeros);
 }
 
+/* ---- holding -------------------------------------------------------------------------- */
+
+/* What cannot be held is refused before anything is fetched. */
+static void test_hold_too_much(void **state) {
+    (void)state;
+    char json[200];
+    bytes b = {0};
+    cost c;
+    uint64_t most = nq_physical_memory() / 2 + 1;
+    int n = snprintf(json, sizeof json, "{");
+    for (unsigned i = 0; i < 2; i++) {
+        n += snprintf(json + n, sizeof json - (size_t)n,
+                      "%s\"t%u\":{\"dtype\":\"U8\",\"shape\":[%llu],\"data_offsets\":[%llu,%llu]}",
+                      i == 0 ? "" : ",", i, (unsigned long long)most,
+                      (unsigned long long)(i * most), (unsigned long long)((i + 1) * most));
+    }
+    n += snprintf(json + n, sizeof json - (size_t)n, "}");
+    put_int(&b, (uint64_t)n, 8);
+    put(&b, json, (size_t)n);
+    nq_tensors *ts = open_far(&b, b.len + 2 * most, &c, 2);
+    uint64_t before = c.requests;
+    novaq_error err = {.msg = ""};
+    assert_int_equal(nq_tensors_hold(ts, &err), NOVAQ_E_MEMORY);
+    assert_non_null(strstr(err.msg, "larger than the memory"));
+    assert_null(ts->ahead);
+    assert_int_equal(c.requests, before);
+    nq_tensors_close(&ts);
+    bytes_free(&b);
+}
+
 /* ---- the cache --------------------------------------------------------------------------- */
 
 static void test_cache(void **state) {
@@ -457,9 +487,10 @@ static void test_cache(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_safetensors), cmocka_unit_test(test_gguf),
-        cmocka_unit_test(test_torch_zip),   cmocka_unit_test(test_torch_legacy),
-        cmocka_unit_test(test_onnx),        cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_safetensors),   cmocka_unit_test(test_gguf),
+        cmocka_unit_test(test_torch_zip),     cmocka_unit_test(test_torch_legacy),
+        cmocka_unit_test(test_onnx),          cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_hold_too_much),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

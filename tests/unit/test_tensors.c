@@ -11,6 +11,8 @@
 
 #include "base/mem.h"
 #include "base/pool.h"
+#include "base/sha256.h"
+#include "io/files_impl.h"
 
 static const char *fixtures = FIXTURES "/readers";
 
@@ -422,6 +424,150 @@ static void test_split_refusals(void **state) {
     remove_dir(dir);
 }
 
+/* ---- names that only the place knows ------------------------------------------ */
+
+/* Adds a file as a layer of weights to a store of Ollama in the same folder, in which
+ * blobs are named by their digests. wrong: its digest is that of other bytes. */
+static void put_layer(char *layers, size_t cap, const char *dir, const char *file, bool wrong) {
+    char path[1024];
+    char digest[NQ_SHA256_HEX + 1];
+    char *text = NULL;
+    size_t len = 0;
+    (void)snprintf(path, sizeof path, "%s/%s", dir, file);
+    assert_int_equal(nq_read_file(&text, &len, path, 1 << 20, NULL), NOVAQ_OK);
+    assert_int_equal(nq_sha256_of(digest, text, wrong ? len - 1 : len, NULL), NOVAQ_OK);
+    (void)snprintf(path, sizeof path, "%s/blobs/sha256-%s", dir, digest);
+    assert_int_equal(nq_write_file(path, text, len, NULL), NOVAQ_OK);
+    nq_free(text);
+    size_t used = strlen(layers);
+    (void)snprintf(layers + used, cap - used,
+                   "%s{\"mediaType\":\"application/vnd.ollama.image.model\",\"digest\":"
+                   "\"sha256:%s\",\"size\":%zu}",
+                   used == 0 ? "" : ",", digest, len);
+}
+
+static void expect_ollama(const char *dir, const char *layers, novaq_status want,
+                          const char *says) {
+    char path[1024];
+    char text[2000];
+    (void)snprintf(text, sizeof text, "{\"schemaVersion\":2,\"layers\":[%s]}", layers);
+    (void)snprintf(path, sizeof path, "%s/manifests/registry.ollama.ai/library/m/latest", dir);
+    assert_int_equal(nq_write_file(path, text, strlen(text), NULL), NOVAQ_OK);
+    nq_tensors *ts = NULL;
+    novaq_error err = {.msg = ""};
+    novaq_status st = nq_tensors_open(&ts, "ollama://m", &err);
+    if (st != want || strstr(err.msg, says) == NULL) {
+        fail_msg("%s (%s), wanted %s (%s)", novaq_status_name(st), err.msg, novaq_status_name(want),
+                 says);
+    }
+    if (st == NOVAQ_OK) {
+        size_t verified = 0;
+        size_t promised = 0;
+        read_everything(ts);
+        assert_int_equal(nq_tensors_verified(&verified, &promised, ts, &err), NOVAQ_OK);
+        assert_int_equal(verified, 2);
+        assert_int_equal(promised, 2);
+        assert_int_equal(nq_tensors_count(ts), 2);
+    }
+    nq_tensors_close(&ts);
+}
+
+static void drop_store(const char *dir) {
+    static const char *const names[] = {
+        "manifests/registry.ollama.ai/library/m/latest", "manifests/registry.ollama.ai/library/m",
+        "manifests/registry.ollama.ai/library", "manifests/registry.ollama.ai", "manifests"};
+    char path[1024];
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        (void)snprintf(path, sizeof path, "%s/%s", dir, names[i]);
+        assert_int_equal(remove(path), 0);
+    }
+    (void)snprintf(path, sizeof path, "%s/blobs", dir);
+    remove_dir(path);
+    remove_dir(dir);
+}
+
+static void test_ollama(void **state) {
+    (void)state;
+    char dir[512];
+    char path[1024];
+    char layers[1000] = "";
+    temp_dir(dir, sizeof dir);
+    assert_int_equal(setenv("OLLAMA_MODELS", dir, 1), 0);
+    (void)snprintf(path, sizeof path, "%s/manifests/registry.ollama.ai/library/m", dir);
+    assert_int_equal(nq_make_dir(path, NULL), NOVAQ_OK);
+    (void)snprintf(path, sizeof path, "%s/blobs", dir);
+    assert_int_equal(nq_make_dir(path, NULL), NOVAQ_OK);
+    write_part(dir, "one", 0, 2, 2, "a");
+    write_part(dir, "two", 1, 2, 2, "b");
+    put_layer(layers, sizeof layers, dir, "two", false);
+    put_layer(layers, sizeof layers, dir, "one", false);
+    expect_ollama(dir, layers, NOVAQ_E_ARG, "part 1 (NAME-00001-of-00002.gguf)");
+    layers[0] = '\0';
+    put_layer(layers, sizeof layers, dir, "one", false);
+    put_layer(layers, sizeof layers, dir, "two", false);
+    expect_ollama(dir, layers, NOVAQ_OK, "");
+    /* An index decides what else is read: it must be the one that was promised. */
+    write_text(dir, "index", "{\"weight_map\":{\"a\":\"one.st\"}}");
+    layers[0] = '\0';
+    put_layer(layers, sizeof layers, dir, "index", false);
+    expect_ollama(dir, layers, NOVAQ_E_NETWORK, "one.st");
+    layers[0] = '\0';
+    put_layer(layers, sizeof layers, dir, "index", true);
+    expect_ollama(dir, layers, NOVAQ_E_VERIFY, "SHA-256");
+    assert_int_equal(unsetenv("OLLAMA_MODELS"), 0);
+    drop_store(dir);
+}
+
+/* A web server's files: addresses, where names have spaces. */
+static novaq_status web_source(nq_source **out, nq_files *f, const char *name, novaq_error *err) {
+    char *path = NULL;
+    NQ_TRY(nq_path_join(&path, f->state, name, err));
+    novaq_status st = nq_source_open_file(out, path, err);
+    nq_free(path);
+    if (st == NOVAQ_OK) {
+        nq_free((*out)->name);
+        st = nq_asprintf(&(*out)->name, err, "https://host/my%%20%s", name + strlen("my "));
+    }
+    return st;
+}
+
+static novaq_status web_has(bool *has, nq_files *f, const char *name, novaq_error *err) {
+    (void)f;
+    (void)name;
+    (void)err;
+    *has = false;
+    return NOVAQ_OK;
+}
+
+static void web_close(void *state) { (void)state; }
+
+static void test_web_names(void **state) {
+    (void)state;
+    static const nq_place place = {web_has, web_source, NULL, web_close};
+    char dir[512];
+    temp_dir(dir, sizeof dir);
+    write_part(dir, "my model-00001-of-00002.gguf", 0, 2, 2, "a");
+    write_part(dir, "my model-00002-of-00002.gguf", 1, 2, 2, "b");
+    for (unsigned first = 1; first <= 2; first++) {
+        nq_files *f = NULL;
+        nq_tensors *ts = NULL;
+        novaq_error err = {.msg = ""};
+        assert_int_equal(nq_alloc(&f, 1, sizeof *f, NULL), NOVAQ_OK);
+        *f = (nq_files){.place = &place, .state = dir, .opened = json_object()};
+        assert_int_equal(nq_strdup(&f->locator, "https://host/", NULL), NOVAQ_OK);
+        assert_int_equal(nq_asprintf(&f->chosen, NULL, "my model-0000%u-of-00002.gguf", first),
+                         NOVAQ_OK);
+        assert_int_equal(nq_tensors_open_files(&ts, &f, &err), first == 1 ? NOVAQ_OK : NOVAQ_E_ARG);
+        if (first == 1) {
+            read_everything(ts);
+        } else {
+            assert_non_null(strstr(err.msg, "part 1 (my model-00001-of-00002.gguf)"));
+        }
+        nq_tensors_close(&ts);
+    }
+    remove_dir(dir);
+}
+
 static void test_directories(void **state) {
     (void)state;
     char dir[512];
@@ -596,6 +742,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_large_and_parallel),
         cmocka_unit_test(test_index_refusals),
         cmocka_unit_test(test_split_refusals),
+        cmocka_unit_test(test_ollama),
+        cmocka_unit_test(test_web_names),
         cmocka_unit_test(test_directories),
         cmocka_unit_test(test_preference),
         cmocka_unit_test(test_over_files),

@@ -1,0 +1,592 @@
+/* refine_run.c - novaq_refine(): from an artifact, its source and a text to a refined
+ * artifact.
+ *
+ * Owns: opening both models, choosing windows of the text, the identity of a run, what
+ * is told of it, removing the checkpoint when all is done. Refuses: learning
+ * (refine/refine.h) and writing (refine/save.h).
+ */
+#include <math.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "compress/job.h"
+#include "io/fs.h"
+#include "model/tokenizer.h"
+#include "refine/refine.h"
+#include "refine/save.h"
+
+#define TEXT_MAX      ((size_t)1 << 30)
+#define STEPS         300
+#define STEPS_MAX     1000000U
+#define PATIENCE      8
+#define SELF_TOKENS   65536U /* sampled, at most */
+#define SELF_LENGTH   256U   /* of sampled sequences */
+#define RATE_MAX      1.0
+#define WINDOWS_LEAST 2U
+
+typedef struct refinement {
+    const novaq_refine_options *opt;
+    nq_pool *pool;
+    nq_model *student, *teacher;
+    nq_net *student_net, *teacher_net;
+    nq_calibration text;
+    nq_refine_options run;
+    nq_refine_data data;
+    nq_refine_result result;
+    char *checkpoint;
+    uint64_t memory; /* bytes, at most */
+} refinement;
+
+/* ---- options -------------------------------------------------------------------------- */
+
+static novaq_status check_numbers(const novaq_refine_options *o, novaq_error *err) {
+    if (o->steps > STEPS_MAX || o->sequence < 8 || o->sequence > 65536 || o->batch < 1 ||
+        o->batch > 4096) {
+        return nq_fail(err, NOVAQ_E_ARG,
+                       "%u steps of %u sequences of %u tokens: at most %u steps, 1 to 4096 "
+                       "sequences of 8 to 65536 tokens",
+                       o->steps, o->batch, o->sequence, STEPS_MAX);
+    }
+    bool rates =
+        o->rate > 0 && o->rate <= RATE_MAX && o->scale_rate <= RATE_MAX && o->gain_rate <= RATE_MAX;
+    if (!rates) {
+        return nq_fail(err, NOVAQ_E_ARG, "rates of learning must be above 0 and at most 1");
+    }
+    if (!(o->lambda >= 0 && o->lambda <= 1e6) || !(o->temperature > 0 && o->temperature <= 100)) {
+        return nq_fail(err, NOVAQ_E_ARG,
+                       "lambda must be 0 or more, temperature above 0 and at most 100");
+    }
+    return NOVAQ_OK;
+}
+
+static novaq_status check_options(const novaq_refine_options *o, novaq_error *err) {
+    if (o == NULL || o->struct_size < sizeof *o || o->artifact == NULL || o->output == NULL) {
+        return nq_fail(err, NOVAQ_E_ARG,
+                       "novaq_refine: no artifact or output, or options uninitialised");
+    }
+    if (!nq_artifact_probe(o->artifact)) {
+        return nq_fail(err, NOVAQ_E_ARG, "%s: is not an artifact; compress the model first",
+                       o->artifact);
+    }
+    if (strcmp(o->artifact, o->output) == 0) {
+        return nq_fail(err, NOVAQ_E_ARG, "%s: is both artifact and output; give a new output",
+                       o->output);
+    }
+    if (o->calibration == NULL || strcmp(o->calibration, "none") == 0) {
+        return nq_fail(err, NOVAQ_E_ARG, "refinement needs a text; give a file or \"self\"");
+    }
+    return check_numbers(o, err);
+}
+
+static uint32_t steps_of(const novaq_refine_options *o) { return o->steps > 0 ? o->steps : STEPS; }
+
+/* ---- models ------------------------------------------------------------------------------ */
+
+static novaq_status check_pair(const refinement *r, novaq_error *err) {
+    const nq_hyper *a = &r->student->hyper;
+    const nq_hyper *b = &r->teacher->hyper;
+    if (a->vocab != b->vocab) {
+        return nq_fail(err, NOVAQ_E_ARG,
+                       "%s: %u tokens in its vocabulary, the teacher has %u; give the source the "
+                       "artifact was made from",
+                       r->opt->artifact, a->vocab, b->vocab);
+    }
+    if (r->opt->lambda > 0 && (a->dim != b->dim || a->blocks != b->blocks)) {
+        return nq_fail(err, NOVAQ_E_ARG,
+                       "the teacher's residual stream has another shape; lambda must be 0");
+    }
+    return NOVAQ_OK;
+}
+
+/* *out (nq_free): the one that was given, or where the artifact came from. */
+static novaq_status find_teacher(char **out, const refinement *r, novaq_error *err) {
+    if (r->opt->teacher != NULL) {
+        return nq_strdup(out, r->opt->teacher, err);
+    }
+    NQ_TRY(nq_artifact_origin(out, nq_weights_artifact(r->student->weights), err));
+    if (*out == NULL) {
+        return nq_fail(err, NOVAQ_E_ARG, "%s: does not tell what it was made of; name the teacher",
+                       r->opt->artifact);
+    }
+    /* Nothing vouches for what a file beside an artifact says: no address of its choice. */
+    if (strncmp(*out, "http", 4) == 0 && nq_is_remote(*out)) {
+        novaq_status st = nq_fail(err, NOVAQ_E_ARG,
+                                  "%s: was made of %s; name that as the teacher to have it opened",
+                                  r->opt->artifact, *out);
+        nq_free(*out);
+        *out = NULL;
+        return st;
+    }
+    return NOVAQ_OK;
+}
+
+static novaq_status open_models(refinement *r, novaq_error *err) {
+    const novaq_refine_options *o = r->opt;
+    NQ_TRY(nq_pool_open(&r->pool, o->threads, err));
+    NQ_TRY(nq_model_open(&r->student, o->artifact, r->pool, err));
+    char *teacher = NULL;
+    NQ_TRY(find_teacher(&teacher, r, err));
+    novaq_status st = nq_model_open(&r->teacher, teacher, r->pool, err);
+    nq_free(teacher);
+    if (st != NOVAQ_OK) {
+        return nq_fail_context(err, st, "the teacher");
+    }
+    return check_pair(r, err);
+}
+
+/* ---- text ---------------------------------------------------------------------------------- */
+
+/* Windows that follow each other; of a long text as many as are asked for, spread. */
+static novaq_status windows_of(refinement *r, const int32_t *ids, size_t count, uint32_t length,
+                               const nq_tokenizer *tok, novaq_error *err) {
+    size_t most = count / length;
+    size_t wanted = (r->opt->calibration_tokens + (size_t)length - 1) / length;
+    size_t n = wanted > 0 && wanted < most ? wanted : most;
+    if (n < WINDOWS_LEAST || n > UINT32_MAX) {
+        return nq_fail(
+            err, NOVAQ_E_ARG,
+            "%s: %zu tokens are too few: two sequences of %u are the least, some hundred "
+            "a good number",
+            r->opt->calibration, count, length);
+    }
+    bool bos = nq_tokenizer_adds_bos(tok) && nq_tokenizer_bos(tok) >= 0;
+    r->text.sequences = (uint32_t)n;
+    r->text.length = length;
+    NQ_TRY(nq_alloc_raw(&r->text.tokens, n * length, sizeof *r->text.tokens, err));
+    for (size_t i = 0; i < n; i++) {
+        memcpy(r->text.tokens + i * length, ids + i * most / n * length, length * sizeof *ids);
+        if (bos) {
+            r->text.tokens[i * length] = nq_tokenizer_bos(tok);
+        }
+    }
+    return NOVAQ_OK;
+}
+
+static novaq_status file_text(refinement *r, uint32_t length, novaq_error *err) {
+    nq_tokenizer *tok = NULL;
+    char *text = NULL;
+    size_t len = 0;
+    int32_t *ids = NULL;
+    size_t count = 0;
+    const json_t *desc = json_object_get(nq_weights_model(r->student->weights), "tokenizer");
+    NQ_TRY(nq_tokenizer_open(&tok, desc, err));
+    novaq_status st = nq_read_file(&text, &len, r->opt->calibration, TEXT_MAX, err);
+    if (st == NOVAQ_OK) {
+        st = nq_tokenizer_encode(&ids, &count, tok, text, len, 0, 0, err);
+    }
+    if (st == NOVAQ_OK) {
+        st = windows_of(r, ids, count, length, tok, err);
+    }
+    nq_free(ids);
+    nq_free(text);
+    nq_tokenizer_close(&tok);
+    return st;
+}
+
+static novaq_status self_text(refinement *r, const char *teacher, novaq_error *err) {
+    const novaq_refine_options *o = r->opt;
+    uint64_t wanted = o->calibration_tokens;
+    if (wanted == 0) {
+        wanted = (uint64_t)steps_of(o) * o->batch * o->sequence;
+        wanted = wanted < SELF_TOKENS ? wanted : SELF_TOKENS;
+    }
+    wanted = wanted > WINDOWS_LEAST * SELF_LENGTH ? wanted : WINDOWS_LEAST * SELF_LENGTH;
+    char *why = NULL;
+    novaq_status st = nq_calibration_open(&r->text, &why, teacher, NULL, "self", (uint32_t)wanted,
+                                          o->seed, r->pool, o->progress, o->progress_ctx, err);
+    nq_free(why);
+    return st;
+}
+
+static novaq_status open_text(refinement *r, novaq_error *err) {
+    if (strcmp(r->opt->calibration, "self") != 0) {
+        uint32_t length = r->opt->sequence;
+        uint32_t context = r->student->hyper.context;
+        NQ_TRY(file_text(r, length < context ? length : context, err));
+    } else {
+        char *locator = NULL;
+        NQ_TRY(find_teacher(&locator, r, err));
+        novaq_status st = self_text(r, locator, err);
+        nq_free(locator);
+        NQ_TRY(st);
+    }
+    uint32_t held = nq_refine_held_out(r->text.sequences);
+    r->data = (nq_refine_data){r->text.tokens, r->text.sequences, r->text.length,
+                               r->text.sequences - held};
+    return NOVAQ_OK;
+}
+
+/* ---- the run --------------------------------------------------------------------------------- */
+
+/* Short sequences come in larger batches, so that a step sees as many tokens. */
+static uint32_t batch_of(const refinement *r) {
+    uint64_t tokens = (uint64_t)r->opt->batch * r->opt->sequence;
+    uint64_t n = (tokens + r->text.length - 1) / r->text.length;
+    return n < 4096 ? (uint32_t)n : 4096;
+}
+
+static novaq_status open_nets(refinement *r, novaq_error *err) {
+    nq_net_options o = {.sequences = batch_of(r),
+                        .length = r->text.length,
+                        .group_cols = r->opt->codebook_columns,
+                        .keep = nq_physical_memory() / 4,
+                        .halves = r->opt->exact == 0};
+    nq_net_options t = {
+        .sequences = o.sequences, .length = o.length, .frozen = true, .halves = o.halves};
+    uint64_t rows = (uint64_t)o.sequences * o.length;
+    r->memory = nq_net_bytes(r->student, &o) + nq_net_bytes(r->teacher, &t);
+    r->memory +=
+        r->opt->lambda > 0 ? rows * r->student->hyper.dim * r->student->hyper.blocks * 4 : 0;
+    NQ_TRY(nq_net_open(&r->student_net, r->student, &o, err));
+    return nq_net_open(&r->teacher_net, r->teacher, &t, err);
+}
+
+static void set_rates(nq_refine_options *run, const novaq_refine_options *o) {
+    double *rate = run->adam.rate;
+    rate[NQ_PARAM_CODEBOOK] = o->rate;
+    rate[NQ_PARAM_LOG_SCALE] = o->scale_rate >= 0 ? o->scale_rate : o->rate;
+    rate[NQ_PARAM_ROW_MEAN] = rate[NQ_PARAM_LOG_SCALE];
+    rate[NQ_PARAM_GAIN] = o->gain_rate >= 0 ? o->gain_rate : o->rate;
+    rate[NQ_PARAM_BIAS] = rate[NQ_PARAM_GAIN];
+    /* Column scales are stored as powers of the root of 2: too coarse to be learnt. */
+    rate[NQ_PARAM_COL_SCALE] = 0;
+}
+
+static double finite_or_zero(double v) { return isfinite(v) ? v : 0; }
+
+static void tell(const refinement *r, json_t *line) {
+    char *text = NULL;
+    if (line != NULL && r->opt->step != NULL && nq_json_dump(&text, line, 0, NULL) == NOVAQ_OK) {
+        r->opt->step(r->opt->step_ctx, text);
+    }
+    nq_free(text);
+    json_decref(line);
+}
+
+static void put_number(json_t *o, const char *key, double v) {
+    if (isfinite(v)) {
+        json_object_set_new(o, key, json_real(v));
+    }
+}
+
+static json_t *step_line(const nq_refine_event *e) {
+    json_t *o =
+        json_pack("{s:s, s:i, s:i}", "event", "step", "step", (int)e->step, "steps", (int)e->steps);
+    if (o == NULL) {
+        return NULL;
+    }
+    put_number(o, "kl", e->kl);
+    put_number(o, "hidden", e->hidden);
+    put_number(o, "rate", e->rate);
+    if (e->measured) {
+        put_number(o, "held_out_kl", e->held_kl);
+        put_number(o, "held_out_perplexity", e->held_perplexity);
+    }
+    json_object_set_new(o, "best_step", json_integer((json_int_t)e->best_step));
+    put_number(o, "best_held_out_kl", e->best_kl);
+    put_number(o, "seconds", e->seconds);
+    put_number(o, "eta", e->eta);
+    if (e->rolled_back) {
+        json_object_set_new(o, "rolled_back", json_true());
+    }
+    return o;
+}
+
+static novaq_status on_event(void *ctx, const nq_refine_event *e, bool within, novaq_error *err) {
+    const refinement *r = ctx;
+    novaq_progress p = {.phase = "refine",
+                        .item = "",
+                        .done = e->step,
+                        .total = e->steps,
+                        .unit = "steps",
+                        .value = e->measured ? e->held_perplexity : (double)NAN};
+    if (!within) {
+        tell(r, step_line(e));
+    }
+    return nq_report_step(r->opt->progress, r->opt->progress_ctx, &p, err);
+}
+
+static void hash_number(nq_sha256 *h, double v) { nq_sha256_update(h, &v, sizeof v); }
+
+/* Everything the result depends on but the machine. */
+static novaq_status identify(refinement *r, novaq_error *err) {
+    const novaq_refine_options *o = r->opt;
+    const nq_artifact *a = nq_weights_artifact(r->student->weights);
+    const char *digest = NULL;
+    nq_sha256 *h = NULL;
+    char *model = NULL;
+    NQ_TRY(
+        nq_json_get_string(&digest, nq_artifact_manifest(a), "manifest_sha256", o->artifact, err));
+    NQ_TRY(nq_json_dump(&model, nq_weights_model(r->teacher->weights), 0, err));
+    novaq_status st = nq_sha256_open(&h, err);
+    if (st == NOVAQ_OK) {
+        const char *teacher = o->teacher != NULL ? o->teacher : "";
+        nq_sha256_update(h, digest, strlen(digest));
+        nq_sha256_update(h, model, strlen(model));
+        nq_sha256_update(h, teacher, strlen(teacher) + 1);
+        nq_sha256_update(h, r->text.tokens,
+                         (size_t)r->text.sequences * r->text.length * sizeof *r->text.tokens);
+        hash_number(h, (double)r->text.length);
+        for (unsigned k = 0; k < NQ_PARAM_KINDS; k++) {
+            hash_number(h, r->run.adam.rate[k]);
+        }
+        hash_number(h, (double)r->run.adam.steps);
+        hash_number(h, (double)r->run.batch);
+        hash_number(h, o->lambda);
+        hash_number(h, o->temperature);
+        hash_number(h, (double)o->codebook_columns);
+        hash_number(h, (double)o->exact);
+        nq_sha256_update(h, &o->seed, sizeof o->seed);
+        st = nq_sha256_finish(r->run.identity, h, err);
+    }
+    nq_sha256_close(&h);
+    nq_free(model);
+    return st;
+}
+
+static novaq_status prepare_run(refinement *r, novaq_error *err) {
+    const novaq_refine_options *o = r->opt;
+    nq_adam_options adam = NQ_ADAM_OPTIONS_INIT;
+    r->run = (nq_refine_options){.adam = adam,
+                                 .batch = batch_of(r),
+                                 .temperature = (float)o->temperature,
+                                 .lambda = (float)o->lambda,
+                                 .seed = o->seed,
+                                 .patience = PATIENCE,
+                                 .fn = on_event,
+                                 .ctx = r};
+    r->run.adam.steps = steps_of(o);
+    set_rates(&r->run, o);
+    NQ_TRY(identify(r, err));
+    novaq_status st = o->checkpoint != NULL
+                          ? nq_strdup(&r->checkpoint, o->checkpoint, err)
+                          : nq_asprintf(&r->checkpoint, err, "%s.refine", o->output);
+    r->run.checkpoint = r->checkpoint;
+    if (st == NOVAQ_OK && o->restart) {
+        (void)unlink(r->checkpoint);
+    }
+    return st;
+}
+
+static void tell_begin(const refinement *r) {
+    tell(r,
+         json_pack("{s:s, s:I, s:I, s:i, s:i, s:i, s:i, s:s}", "event", "begin", "memory_bytes",
+                   (json_int_t)r->memory, "tokens", (json_int_t)r->text.sequences * r->text.length,
+                   "sequences", (int)r->text.sequences, "held_out",
+                   (int)(r->text.sequences - r->data.train), "batch", (int)r->run.batch, "steps",
+                   (int)r->run.adam.steps, "checkpoint", r->checkpoint));
+}
+
+/* ---- the result
+ * ---------------------------------------------------------------------------------- */
+
+/* What an artifact says of its refinement: options that decide bytes, and the gain. */
+static json_t *make_record(const refinement *r) {
+    const novaq_refine_options *o = r->opt;
+    const nq_refine_result *x = &r->result;
+    return json_pack(
+        "{s:i, s:i, s:s, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:i, s:I, s:{s:f, s:f}, s:{s:f, s:f}}",
+        "steps", (int)r->run.adam.steps, "best_step", (int)x->best_step, "calibration",
+        o->calibration, "sequence", (int)r->text.length, "batch", (int)r->run.batch, "rate",
+        r->run.adam.rate[NQ_PARAM_CODEBOOK], "scale_rate", r->run.adam.rate[NQ_PARAM_LOG_SCALE],
+        "gain_rate", r->run.adam.rate[NQ_PARAM_GAIN], "lambda", o->lambda, "temperature",
+        o->temperature, "codebook_columns", (int)o->codebook_columns, "seed", (json_int_t)o->seed,
+        "held_out_kl", "before", x->base_kl, "after", x->best_kl, "held_out_perplexity", "before",
+        finite_or_zero(x->base_perplexity), "after", finite_or_zero(x->best_perplexity));
+}
+
+static novaq_status finish(char **report, refinement *r, novaq_error *err) {
+    json_t *record = make_record(r);
+    json_t *summary = NULL;
+    if (record == NULL) {
+        return nq_fail(err, NOVAQ_E_MEMORY, "cannot build the manifest");
+    }
+    nq_refine_save save = {.weights = r->student->weights,
+                           .net = r->result.best_step > 0 ? r->student_net : NULL,
+                           .source = r->teacher->weights,
+                           .pool = r->pool,
+                           .record = record,
+                           .output = r->opt->output,
+                           .single_file = r->opt->single_file,
+                           .progress = r->opt->progress,
+                           .progress_ctx = r->opt->progress_ctx};
+    novaq_status st = nq_refine_write(&summary, &save, err);
+    if (st == NOVAQ_OK && report != NULL) {
+        json_object_set_new(record, "steps_done", json_integer((json_int_t)r->result.steps));
+        json_object_set_new(record, "resumed_at", json_integer((json_int_t)r->result.resumed));
+        json_object_set_new(record, "rolled_back", json_integer((json_int_t)r->result.rolled_back));
+        json_object_set_new(record, "memory_bytes", json_integer((json_int_t)r->memory));
+        json_object_set(record, "summary", summary);
+        st = nq_json_dump(report, record, 0, err);
+    }
+    json_decref(summary);
+    json_decref(record);
+    if (st == NOVAQ_OK) {
+        (void)unlink(r->checkpoint);
+    }
+    return st;
+}
+
+static novaq_status refine(char **report, refinement *r, novaq_error *err) {
+    NQ_TRY(open_models(r, err));
+    NQ_TRY(open_text(r, err));
+    NQ_TRY(prepare_run(r, err));
+    NQ_TRY(open_nets(r, err));
+    tell_begin(r);
+    NQ_TRY(nq_refine_run(&r->result, r->student_net, r->student->weights, r->teacher_net,
+                         &r->student->hyper, r->pool, &r->data, &r->run, err));
+    return finish(report, r, err);
+}
+
+novaq_status novaq_refine(char **report, const novaq_refine_options *opt, novaq_error *err) {
+    if (report != NULL) {
+        *report = NULL;
+    }
+    NQ_TRY(check_options(opt, err));
+    refinement r = {.opt = opt};
+    novaq_status st = refine(report, &r, err);
+    nq_net_close(&r.student_net);
+    nq_net_close(&r.teacher_net);
+    nq_calibration_close(&r.text);
+    nq_model_close(&r.student);
+    nq_model_close(&r.teacher);
+    nq_pool_close(&r.pool);
+    nq_free(r.checkpoint);
+    return st;
+}
+
+/* ---- compressing and refining ------------------------------------------------------------------
+ */
+
+/* Removes an artifact of either form; what is no artifact stays. */
+static void remove_artifact(const char *path) {
+    if (!nq_artifact_probe(path)) {
+        return;
+    }
+    if (!nq_is_dir(path)) {
+        (void)unlink(path);
+        return;
+    }
+    char **names = NULL;
+    size_t count = 0;
+    if (nq_list_dir(&names, &count, path, NULL) != NOVAQ_OK) {
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        char *file = NULL;
+        if (nq_path_join(&file, path, names[i], NULL) == NOVAQ_OK) {
+            (void)unlink(file);
+        }
+        nq_free(file);
+    }
+    nq_free_names(names, count);
+    (void)rmdir(path);
+}
+
+static novaq_status refine_made(char **report, const novaq_compress_options *opt, const char *made,
+                                novaq_error *err) {
+    novaq_refine_options o = NOVAQ_REFINE_OPTIONS_INIT;
+    bool text = opt->calibration != NULL && strcmp(opt->calibration, "none") != 0 &&
+                strcmp(opt->calibration, "auto") != 0;
+    o.artifact = made;
+    o.teacher = opt->input;
+    o.output = opt->output;
+    o.single_file = opt->single_file;
+    o.steps = opt->refine_steps;
+    o.calibration = text ? opt->calibration : "self";
+    o.seed = opt->seed;
+    o.restart = opt->restart;
+    o.threads = opt->threads;
+    o.progress = opt->progress;
+    o.progress_ctx = opt->progress_ctx;
+    char *whole = NULL;
+    json_t *record = NULL;
+    NQ_TRY(novaq_refine(&whole, &o, err));
+    novaq_status st = nq_json_parse_object(&record, "report", whole, strlen(whole), err);
+    if (st == NOVAQ_OK && report != NULL) {
+        json_t *summary = json_object_get(record, "summary");
+        json_object_set(summary, "refinement", record);
+        json_incref(summary);
+        json_object_del(record, "summary");
+        st = nq_json_dump(report, summary, 0, err);
+        json_decref(summary);
+    }
+    json_decref(record);
+    nq_free(whole);
+    return st;
+}
+
+/* What refinement adds to the artifact at most: codebooks of the usual schemes for each
+ * 64 columns of a matrix, and their alignment. */
+#define GROUP_COLS  64
+#define GROUP_BYTES 98U
+#define MATRIX_PAD  128U
+
+/* *bytes, and the weights of those matrices. */
+static novaq_status growth(uint64_t *bytes, uint64_t *weights, const novaq_compress_options *opt,
+                           novaq_error *err) {
+    nq_tensors *ts = NULL;
+    *bytes = *weights = 0;
+    NQ_TRY(nq_model_tensors_open(&ts, opt->input, err));
+    for (size_t i = 0; i < nq_tensors_count(ts); i++) {
+        const nq_tensor_info *t = nq_tensors_at(ts, i);
+        nq_role role = nq_tensor_role(t->name, t->rank);
+        bool kept = opt->keep_embedding && (role == NQ_ROLE_EMBEDDING || role == NQ_ROLE_HEAD);
+        if (t->rank < 2 || kept) {
+            continue;
+        }
+        uint64_t rows = 0;
+        uint64_t cols = 0;
+        nq_matrix_view(&rows, &cols, t->rank, t->shape);
+        *bytes += (cols + GROUP_COLS - 1) / GROUP_COLS * GROUP_BYTES + MATRIX_PAD;
+        *weights += t->elements;
+    }
+    nq_tensors_close(&ts);
+    return NOVAQ_OK;
+}
+
+/* Leaves room in the budget for what refinement adds. */
+static novaq_status make_room(novaq_compress_options *first, novaq_error *err) {
+    uint64_t bytes = 0;
+    uint64_t weights = 0;
+    if (first->scheme != NULL || first->paper != 0) {
+        return NOVAQ_OK;
+    }
+    NQ_TRY(growth(&bytes, &weights, first, err));
+    if (first->target_size > bytes) {
+        first->target_size -= bytes;
+    } else if (first->target_size == 0 && weights > 0) {
+        double bits = 8.0 * (double)bytes / (double)weights;
+        double left = first->target_bits - bits;
+        first->target_bits = left > 0.9 * first->target_bits ? left : first->target_bits;
+    }
+    return NOVAQ_OK;
+}
+
+/* Symbols first, in an artifact beside the output, which a run that was interrupted in
+ * its refinement leaves for the next. */
+novaq_status nq_compress_refined(char **report, const novaq_compress_options *opt,
+                                 novaq_error *err) {
+    novaq_compress_options first = *opt;
+    char *made = NULL;
+    size_t len = strlen(opt->output);
+    while (len > 1 && opt->output[len - 1] == '/') {
+        len--;
+    }
+    NQ_TRY(nq_asprintf(&made, err, "%.*s.unrefined", (int)len, opt->output));
+    first.output = made;
+    first.refine = 0;
+    novaq_status st = make_room(&first, err);
+    if (st == NOVAQ_OK) {
+        st = novaq_compress(NULL, &first, err);
+    }
+    if (st == NOVAQ_OK) {
+        st = refine_made(report, opt, made, err);
+    }
+    if (st == NOVAQ_OK) {
+        remove_artifact(made);
+    }
+    nq_free(made);
+    return st;
+}
