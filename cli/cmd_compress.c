@@ -4,6 +4,7 @@
 
 #include "cmd.h"
 #include "locate.h"
+#include "progress.h"
 #include "report.h"
 
 static const opt_id paper_options[] = {OPT_LEVEL1, OPT_LEVEL2, OPT_MAX_DIM, OPT_MIN_DIM,
@@ -164,9 +165,15 @@ static novaq_status run_plan(char **report, const void *options, novaq_error *er
     return novaq_plan(report, options, err);
 }
 
+static int interrupted(void *ctx) {
+    (void)ctx;
+    return interrupt_seen();
+}
+
 static int compress(const opt_args *a, novaq_compress_options *o) {
     bool plan = cli_flag(a, OPT_DRY_RUN);
     char *report = NULL;
+    o->stop = interrupted;
     int code =
         cli_work(&report, a, plan ? run_plan : run_compress, o, &o->progress, &o->progress_ctx);
     if (code != EXIT_OK) {

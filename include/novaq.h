@@ -158,13 +158,17 @@ typedef struct novaq_compress_options {
      * gives, before the next is coded: codebooks and row scales. 0: none. Needs a
      * calibration; blocks with experts stay as they were coded. */
     unsigned refine_blocks;
+    /* Asked by any thread, also while the network is waited for: nonzero ends the work like
+     * a progress callback does. May be NULL. */
+    int (*stop)(void *ctx);
+    void *stop_ctx;
 } novaq_compress_options;
 
 #define NOVAQ_COMPRESS_OPTIONS_INIT                                                                \
     {                                                                                              \
         sizeof(novaq_compress_options), 0, 0, 0, 1.5, 0, 16, 8, 16, 4, 0, 100, 1e-4, 42, 0.01,     \
             "rotate", 0, 0, 0, 256, "auto", 0, 0, 0, 0, 0, 0, 1, 1, 0, 0.03, "natural", -1, 0, 0,  \
-            0, 0, 0, 0, 0, 0, 0                                                                    \
+            0, 0, 0, 0, 0, 0, 0, 0, 0                                                              \
     }
 
 /* Compresses a model into a new artifact. *report (may be NULL) receives the

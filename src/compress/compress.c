@@ -140,10 +140,17 @@ static novaq_status check_paths(const novaq_compress_options *o, int writing, no
     return NOVAQ_OK;
 }
 
+static bool asked_to_stop(void *ctx) {
+    const novaq_compress_options *o = ctx;
+    return o->stop != NULL && o->stop(o->stop_ctx) != 0;
+}
+
 static novaq_status open_job(nq_compress_job *j, const novaq_compress_options *o,
                              novaq_error *err) {
     *j = (nq_compress_job){.recipe = {.opt = o}};
-    NQ_TRY(nq_model_tensors_open(&j->ts, o->input, err));
+    nq_files *files = NULL;
+    NQ_TRY(nq_files_open_with(&files, o->input, asked_to_stop, (void *)(uintptr_t)o, err));
+    NQ_TRY(nq_model_tensors_open_files(&j->ts, &files, err));
     j->recipe.ts = j->ts;
     nq_tensors_on_wait(j->ts, nq_job_tick, j);
     NQ_TRY(nq_intake_open(&j->intake, j->ts, o->max_memory, err));

@@ -280,18 +280,24 @@ static void add_file_state(nq_blake3 *h, const char *path) {
 /* One file: false when nothing but its name and size is known of it. */
 static bool add_file(nq_blake3 *h, const char *name, const json_t *about) {
     const char *sha256 = json_string_value(json_object_get(about, "sha256"));
-    const char *etag = json_string_value(json_object_get(about, "etag"));
+    bool known = sha256 != NULL;
     add_text(h, name);
-    add_text(h, sha256 != NULL ? sha256 : "");
-    if (sha256 == NULL) {
-        add_number(h, (uint64_t)json_integer_value(json_object_get(about, "size")));
-        add_text(h, etag != NULL ? etag : "");
+    add_text(h, known ? sha256 : "");
+    if (known) {
+        return true;
     }
-    return sha256 != NULL || etag != NULL;
+    add_number(h, (uint64_t)json_integer_value(json_object_get(about, "size")));
+    const char *const keys[] = {"etag", "modified", "query_blake3"};
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        const char *value = json_string_value(json_object_get(about, keys[i]));
+        add_text(h, value != NULL ? value : "");
+        known = known || (i < 2 && value != NULL);
+    }
+    return known;
 }
 
-novaq_status nq_intake_origin_key(nq_hash_text out, const json_t *origin, nq_tensors *ts,
-                                  novaq_error *err) {
+novaq_status nq_intake_origin_key(nq_hash_text out, bool *sure, const json_t *origin,
+                                  nq_tensors *ts, novaq_error *err) {
     const char *dir = nq_files_dir(nq_tensors_files(ts));
     const char *locator = json_string_value(json_object_get(origin, "locator"));
     const char *name;
@@ -314,6 +320,7 @@ novaq_status nq_intake_origin_key(nq_hash_text out, const json_t *origin, nq_ten
         add_text(&h, locator != NULL ? locator : nq_tensors_path(ts));
         add_file_state(&h, nq_tensors_path(ts));
     }
+    *sure = all || dir != NULL;
     nq_blake3_finish(out, &h);
     return NOVAQ_OK;
 }

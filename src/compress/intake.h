@@ -55,8 +55,9 @@ NOVAQ_CHECK novaq_status nq_intake_source(json_t **out, const nq_intake *s, nova
 NOVAQ_CHECK novaq_status nq_intake_outline(nq_hash_text out, nq_tensors *ts, const json_t *more,
                                            novaq_error *err);
 /* Hash of what tells that bytes are the same as before without reading them: SHA-256 where
- * the place promises one, else size and entity tag, else size, time and inode. */
-NOVAQ_CHECK novaq_status nq_intake_origin_key(nq_hash_text out, const json_t *origin,
+ * the place promises one, else size and entity tag or date, else size, time and inode.
+ * *sure: false where none of these is known of some file. */
+NOVAQ_CHECK novaq_status nq_intake_origin_key(nq_hash_text out, bool *sure, const json_t *origin,
                                               nq_tensors *ts, novaq_error *err);
 /* Bytes that came over the network. */
 uint64_t nq_intake_received(nq_tensors *ts);

@@ -106,12 +106,14 @@ novaq_status nq_job_open_writer(nq_compress_job *j, const json_t *config, novaq_
     NQ_TRY(recipe_key(recipe, &j->recipe, config, err));
     NQ_TRY(nq_intake_outline(tensors, j->ts, j->model, err));
     NQ_TRY(nq_files_origin(&origin, nq_tensors_files(j->ts), err));
-    novaq_status st = nq_intake_origin_key(origin_key, origin, j->ts, err);
+    bool sure = false;
+    novaq_status st = nq_intake_origin_key(origin_key, &sure, origin, j->ts, err);
     json_decref(origin);
     NQ_TRY(st);
     nq_writer_key key = {.recipe = recipe, .tensors = tensors, .origin = origin_key};
     NQ_TRY(nq_writer_open_resumable(&j->writer, &how, o->output, o->single_file, &key,
                                     o->restart != 0, err));
+    how = how == NQ_RESUME_SAME && !sure ? NQ_RESUME_DOUBTFUL : how;
     NQ_TRY(announce(j, how, err));
     /* What was made with calibration depends on every tensor before it: none can be
      * taken over. */

@@ -761,7 +761,7 @@ static void test_stop_when(void **state) {
         assert_int_equal(nq_files_open_with(&f, "hf://org/name", is_time, &c, NULL),
                          NOVAQ_E_INTERRUPTED);
         assert_null(f);
-        assert_true(seconds() - c.at < 0.5 && atomic_load(&c.asked) > 2);
+        assert_true(seconds() - c.at < 2 && atomic_load(&c.asked) > 2);
     }
     clock_stop c = {.at = seconds() + 3600};
     nq_files *f = NULL;
@@ -773,7 +773,7 @@ static void test_stop_when(void **state) {
     novaq_status st = nq_files_source(&s, f, "stop-when", NULL);
     st = st == NOVAQ_OK ? nq_source_read(s, s->size - 1, &byte, 1, NULL) : st;
     assert_int_equal(st, NOVAQ_E_INTERRUPTED);
-    assert_true(seconds() - c.at < 0.5);
+    assert_true(seconds() - c.at < 2);
     nq_source_close(&s);
     nq_files_close(&f);
     (void)unsetenv("HF_ENDPOINT");
