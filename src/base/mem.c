@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 bool nq_mul_u64(uint64_t a, uint64_t b, uint64_t *out) {
@@ -54,6 +55,27 @@ novaq_status nq_alloc(void *out, uint64_t count, uint64_t size, novaq_error *err
     NQ_TRY(nq_alloc_raw(out, count, size, err));
     memset(load(out), 0, (size_t)(count * size));
     return NOVAQ_OK;
+}
+
+novaq_status nq_pages(uint8_t **out, uint64_t bytes, novaq_error *err) {
+    *out = NULL;
+    if (bytes == 0 || bytes > NQ_ALLOC_MAX) {
+        return nq_fail(err, NOVAQ_E_MEMORY, "refusing to allocate %llu bytes",
+                       (unsigned long long)bytes);
+    }
+    void *p = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) {
+        return nq_fail(err, NOVAQ_E_MEMORY, "out of memory (%llu bytes)",
+                       (unsigned long long)bytes);
+    }
+    *out = p;
+    return NOVAQ_OK;
+}
+
+void nq_pages_free(uint8_t *p, uint64_t bytes) {
+    if (p != NULL) {
+        (void)munmap(p, (size_t)bytes);
+    }
 }
 
 novaq_status nq_grow(void *inout, uint64_t old_count, uint64_t new_count, uint64_t size,

@@ -43,6 +43,11 @@ NOVAQ_CHECK novaq_status nq_asprintf(char **out, novaq_error *err, const char *f
 
 void nq_free(void *p);
 
+/* Large memory, zeroed, that goes back to the system as soon as it is freed: the
+ * allocator keeps freed pieces of a few megabytes. bytes: at least 1, the same for both. */
+NOVAQ_CHECK novaq_status nq_pages(uint8_t **out, uint64_t bytes, novaq_error *err);
+void nq_pages_free(uint8_t *p, uint64_t bytes);
+
 /* Bytes of memory the machine has; 2^31 when it does not say. */
 uint64_t nq_physical_memory(void);
 

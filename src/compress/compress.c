@@ -61,6 +61,12 @@ static novaq_status finish(json_t **summary, nq_compress_job *j, const json_t *c
     char *locator = NULL;
     size_t promised = 0;
     novaq_status st = nq_tensors_verified(&j->verified, &promised, j->ts, err);
+    if (st == NOVAQ_OK && j->verified < promised && nq_intake_received(j->ts) > 0) {
+        st = nq_recipe_warn(&j->recipe, err,
+                            "SHA-256 of %zu of %zu files not checked: they were not read in one go "
+                            "from end to end",
+                            promised - j->verified, promised);
+    }
     if (st == NOVAQ_OK) {
         st = nq_intake_source(&source, &j->intake, err);
     }

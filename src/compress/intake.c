@@ -12,7 +12,6 @@
 #define READ_CHUNK  ((uint64_t)4 << 20)
 #define AHEAD_LEAST ((uint64_t)16 << 20)
 #define AHEAD_MOST  ((uint64_t)48 << 20)
-#define BESIDE      ((uint64_t)74 << 20) /* beyond twice the largest tensor, docs/STREAMING.md */
 
 uint64_t nq_intake_received(nq_tensors *ts) { return nq_files_received(nq_tensors_files(ts)); }
 
@@ -124,41 +123,11 @@ novaq_status nq_intake_read(void *dst, nq_intake *s, const nq_tensor_info *t, no
     return NOVAQ_OK;
 }
 
-/* What work may take at the largest tensor: twice its size, and its floats. */
-static uint64_t most_at_work(const nq_tensors *ts) {
-    uint64_t most = 0;
-    for (size_t i = 0; i < nq_tensors_count(ts); i++) {
-        const nq_tensor_info *t = nq_tensors_at(ts, i);
-        uint64_t stored = 2 * t->bytes;
-        uint64_t floats = 4 * t->elements;
-        uint64_t more = stored > floats ? stored : floats;
-        most = more > most ? more : most;
-    }
-    return most + BESIDE;
-}
-
-/* A tensor that would lie whole beside its floats where that is more than the bound is
- * not fetched ahead but read straight into them. */
-static novaq_status fetch_ahead(nq_tensors *ts, const nq_tensor_info *const *order, size_t count,
-                                uint64_t bytes, novaq_error *err) {
-    const nq_tensor_info **fit = NULL;
-    uint64_t most = most_at_work(ts);
-    size_t n = 0;
-    NQ_TRY(nq_alloc(&fit, count + 1, sizeof *fit, err));
-    for (size_t i = 0; i < count; i++) {
-        if (order[i]->bytes + 4 * order[i]->elements <= most) {
-            fit[n++] = order[i];
-        }
-    }
-    novaq_status st = nq_tensors_ahead(ts, fit, n, bytes, err);
-    nq_free(fit);
-    return st;
-}
-
 /* What lies on this machine the system reads ahead itself. */
 novaq_status nq_intake_ahead(nq_intake *s, const nq_tensor_info *const *order, size_t count,
                              novaq_error *err) {
-    return nq_intake_is_remote(s->ts) ? fetch_ahead(s->ts, order, count, s->ahead, err) : NOVAQ_OK;
+    return nq_intake_is_remote(s->ts) ? nq_tensors_ahead(s->ts, order, count, s->ahead, err)
+                                      : NOVAQ_OK;
 }
 
 novaq_status nq_intake_all(nq_tensors *ts, uint64_t memory, novaq_error *err) {
@@ -171,7 +140,7 @@ novaq_status nq_intake_all(nq_tensors *ts, uint64_t memory, novaq_error *err) {
     for (size_t i = 0; i < count; i++) {
         order[i] = nq_tensors_at(ts, i);
     }
-    novaq_status st = fetch_ahead(ts, order, count, choose_ahead(ts, memory), err);
+    novaq_status st = nq_tensors_ahead(ts, order, count, choose_ahead(ts, memory), err);
     nq_free(order);
     return st;
 }

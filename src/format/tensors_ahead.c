@@ -84,7 +84,7 @@ static void drop_block(nq_ahead *a, entry *e) {
         return;
     }
     a->held -= b->bytes;
-    nq_free(b->data);
+    nq_pages_free(b->data, b->bytes);
     nq_free(b);
 }
 
@@ -242,12 +242,12 @@ static novaq_status fetch(nq_ahead *a, const nq_ahead_item *m, block **out, nova
     *out = NULL;
     NQ_TRY(nq_alloc(&b, 1, sizeof *b, err));
     *b = (block){.bytes = m->end - m->begin, .users = 1};
-    novaq_status st = nq_alloc_raw(&b->data, b->bytes, 1, err);
+    novaq_status st = nq_pages(&b->data, b->bytes, err);
     if (st == NOVAQ_OK) {
         st = read_block(a, m, b->data, err);
     }
     if (st != NOVAQ_OK) {
-        nq_free(b->data);
+        nq_pages_free(b->data, b->bytes);
         nq_free(b);
         return st;
     }
