@@ -9,7 +9,7 @@ FUZZ_SECONDS ?= 30
 CONFIGURE = cmake --preset
 
 .DEFAULT_GOAL := build
-.PHONY: build deps demo test bench quality speed streaming lint format install asan tsan fuzz clean help
+.PHONY: build deps demo test kill-test bench quality speed streaming lint format install asan tsan fuzz clean help
 
 build: ## build build/novaq and the libraries
 	@tools/deps.sh
@@ -26,6 +26,10 @@ demo: build ## compress, measure and run a real model (under 10 minutes, needs t
 test: ## every test: release, sanitizers, oracles, scripts
 	@tools/deps.sh --test
 	@JOBS=$(JOBS) tests/run_tests.sh
+
+kill-test: build ## kill -9 two hundred runs at work; what goes on from them gives the same bytes
+	@dir=$$(mktemp -d) && cd $$dir && $(CURDIR)/tests/cli/test_kill.sh $(CURDIR)/build/novaq 200; \
+		code=$$?; rm -rf $$dir; exit $$code
 
 bench: build ## measure the codec on Gaussian data; writes bench/codec.md
 	@bench/codec.py
@@ -66,4 +70,4 @@ clean: ## remove everything built
 	rm -rf build
 
 help: ## this list
-	@sed -n 's/^\([a-z ]*\):[a-z ]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z -]*\):[a-z ]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12

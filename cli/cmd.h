@@ -64,4 +64,9 @@ int cli_work(char **report, const opt_args *a, cli_work_fn run, const void *opti
 /* The report as JSON with --json, else by print. Frees the report. */
 int cli_report(const opt_args *a, char *report, int (*print)(const char *json));
 
+/* What a refinement tells line by line: to print for --json-lines; to note on standard
+ * error: what it will take, each measurement. ctx is not used. */
+void cli_refine_line(void *ctx, const char *json_line);
+void cli_refine_note(void *ctx, const char *json_line);
+
 #endif

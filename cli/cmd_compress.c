@@ -149,6 +149,11 @@ static int fill(novaq_compress_options *o, const opt_args *a) {
     o->refine_steps = cli_uint(a, OPT_REFINE);
     o->refine_blocks = cli_uint(a, OPT_REFINE_BLOCKS);
     o->tensor = cli_flag(a, OPT_JSON_LINES) ? print_tensor : NULL;
+    if (cli_flag(a, OPT_JSON_LINES)) {
+        o->refine_step = cli_refine_line;
+    } else if (!cli_flag(a, OPT_QUIET)) {
+        o->refine_step = cli_refine_note;
+    }
     fill_calibration(o, a);
     int code = check_contradictions(a);
     if (code == EXIT_OK) {
@@ -170,26 +175,51 @@ static int interrupted(void *ctx) {
     return interrupt_seen();
 }
 
-static int compress(const opt_args *a, novaq_compress_options *o) {
-    bool plan = cli_flag(a, OPT_DRY_RUN);
-    char *report = NULL;
-    o->stop = interrupted;
-    int code =
-        cli_work(&report, a, plan ? run_plan : run_compress, o, &o->progress, &o->progress_ctx);
-    if (code != EXIT_OK) {
-        return code;
+typedef struct telling {
+    const novaq_compress_options *o;
+    char *told; /* the note that was printed, or NULL */
+} telling;
+
+/* At once, and not again at the end. */
+static void print_note(void *ctx, const char *text) {
+    telling *t = ctx;
+    if (t->o->progress_ctx != NULL) {
+        progress_end(t->o->progress_ctx); /* the bar makes room for it */
     }
+    cli_note("warning: %s", text);
+    free(t->told);
+    t->told = strdup(text);
+}
+
+static int print_report(const opt_args *a, char *report, const novaq_compress_options *o,
+                        const char *told) {
+    bool plan = cli_flag(a, OPT_DRY_RUN);
     if (cli_flag(a, OPT_JSON_LINES)) {
         return report_line(report);
     }
     if (cli_flag(a, OPT_JSON)) {
         return cli_report(a, report, report_compress);
     }
-    report_warnings(report);
-    code = cli_report(a, report, plan ? report_plan : report_compress);
+    report_other_warnings(report, told);
+    int code = cli_report(a, report, plan ? report_plan : report_compress);
     if (code == EXIT_OK && !plan) {
         (void)printf("written to       %s\n", o->output);
     }
+    return code;
+}
+
+static int compress(const opt_args *a, novaq_compress_options *o) {
+    char *report = NULL;
+    telling t = {.o = o};
+    o->stop = interrupted;
+    o->note = print_note;
+    o->note_ctx = &t;
+    int code = cli_work(&report, a, cli_flag(a, OPT_DRY_RUN) ? run_plan : run_compress, o,
+                        &o->progress, &o->progress_ctx);
+    if (code == EXIT_OK) {
+        code = print_report(a, report, o, t.told);
+    }
+    free(t.told);
     return code;
 }
 

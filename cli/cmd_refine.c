@@ -19,7 +19,7 @@ static bool is_file_name(const char *path) {
 }
 
 /* Whoever reads the lines wants each when its step is done. */
-static void print_line(void *ctx, const char *json_line) {
+void cli_refine_line(void *ctx, const char *json_line) {
     (void)ctx;
     (void)printf("{\"refine\": %s}\n", json_line);
     (void)fflush(stdout);
@@ -35,7 +35,7 @@ static bool is_event(const json_t *o, const char *name) {
 }
 
 /* What it will take, before it takes it; then each measurement. */
-static void note_line(void *ctx, const char *json_line) {
+void cli_refine_note(void *ctx, const char *json_line) {
     json_t *o = NULL;
     (void)ctx;
     if (nq_json_parse_object(&o, "refine", json_line, strlen(json_line), NULL) != NOVAQ_OK) {
@@ -43,7 +43,8 @@ static void note_line(void *ctx, const char *json_line) {
     }
     bool rolled_back = json_is_true(json_object_get(o, "rolled_back"));
     bool measured = json_object_get(o, "held_out_kl") != NULL;
-    if ((measured || rolled_back) && isatty(STDERR_FILENO)) {
+    const char *warning = json_string_value(json_object_get(o, "warning"));
+    if ((measured || rolled_back || warning != NULL) && isatty(STDERR_FILENO)) {
         (void)fputc('\n', stderr); /* the bar stays above */
     }
     if (is_event(o, "begin")) {
@@ -60,7 +61,25 @@ static void note_line(void *ctx, const char *json_line) {
         cli_note("step %.0f: diverged; back to the last good values at half the rate",
                  number(o, "step"));
     }
+    if (warning != NULL) {
+        cli_note("warning: %s; refining goes on without a checkpoint", warning);
+    }
     json_decref(o);
+}
+
+/* No text is one that the teacher samples. */
+static int fill_texts(novaq_refine_options *o, const opt_args *a) {
+    for (size_t i = 0; a->list_count > 1 && i < a->list_count; i++) {
+        if (strcmp(a->list[i], "self") == 0) {
+            return cli_usage("--calibration self and --calibration FILE contradict each other");
+        }
+    }
+    if (a->list_count > 0) {
+        o->calibration = a->list[0];
+        o->more_texts = a->list + 1;
+        o->more_text_count = a->list_count - 1;
+    }
+    return EXIT_OK;
 }
 
 static double rate(const opt_args *a, opt_id id) { return cli_given(a, id) ? cli_real(a, id) : -1; }
@@ -77,7 +96,6 @@ static int fill(novaq_refine_options *o, const opt_args *a) {
     }
     o->single_file = cli_flag(a, OPT_SINGLE_FILE) || is_file_name(o->output);
     o->steps = cli_uint(a, OPT_STEPS);
-    o->calibration = cli_text(a, OPT_CALIBRATION);
     o->calibration_tokens = cli_uint(a, OPT_CALIBRATION_TOKENS);
     o->sequence = cli_uint(a, OPT_SEQUENCE);
     o->batch = cli_uint(a, OPT_BATCH);
@@ -93,11 +111,11 @@ static int fill(novaq_refine_options *o, const opt_args *a) {
     o->exact = cli_flag(a, OPT_EXACT);
     o->threads = cli_uint(a, OPT_THREADS);
     if (cli_flag(a, OPT_JSON_LINES)) {
-        o->step = print_line;
+        o->step = cli_refine_line;
     } else if (!cli_flag(a, OPT_QUIET)) {
-        o->step = note_line;
+        o->step = cli_refine_note;
     }
-    return EXIT_OK;
+    return fill_texts(o, a);
 }
 
 static novaq_status run_refine(char **report, const void *options, novaq_error *err) {
@@ -118,6 +136,9 @@ int cmd_refine(const opt_args *a) {
         return report_line(report);
     }
     bool json = cli_flag(a, OPT_JSON);
+    if (!json) {
+        report_warnings(report);
+    }
     code = cli_report(a, report, report_refine);
     if (code == EXIT_OK && !json) {
         (void)printf("written to       %s\n", o.output);

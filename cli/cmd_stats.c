@@ -5,11 +5,15 @@
 int cmd_stats(const opt_args *a) {
     novaq_error err = {.code = NOVAQ_OK};
     char *report = NULL;
+    const char *picture = cli_text(a, OPT_PLOT);
+    int code = picture != NULL ? report_plot_check(picture) : EXIT_OK;
+    if (code != EXIT_OK) {
+        return code;
+    }
     if (novaq_stats(&report, a->args[0], &err) != NOVAQ_OK) {
         return cli_fail(&err);
     }
-    const char *picture = cli_text(a, OPT_PLOT);
-    int code = picture != NULL ? report_plot(report, picture) : EXIT_OK;
+    code = picture != NULL ? report_plot(report, picture) : EXIT_OK;
     if (code != EXIT_OK) {
         novaq_free(report);
         return code;

@@ -81,8 +81,23 @@ static int locate_hf(FILE *out, const opt_args *a, const char *named) {
 
 /* ---- the others --------------------------------------------------------------------- */
 
+/* The command for a place that is not this machine, or NULL. */
+static const char *remote_command(const char *named) {
+    return starts_with(named, HF)       ? "hf"
+           : starts_with(named, OLLAMA) ? "ollama"
+           : is_web(named)              ? "url"
+                                        : NULL;
+}
+
 static int locate(FILE *out, const opt_args *a, const char *named) {
+    const char *other = remote_command(named);
     switch (a->command) {
+    case CMD_LOCAL:
+        if (other != NULL) {
+            return cli_usage("local: '%s' is not a path on this machine; run: novaq %s %s", named,
+                             other, named);
+        }
+        break;
     case CMD_HF: return locate_hf(out, a, named);
     case CMD_OLLAMA:
         (void)fprintf(out, "%s%s", starts_with(named, OLLAMA) ? "" : OLLAMA, named);

@@ -293,7 +293,7 @@ const opt_spec opt_specs[] = {
      "to measure sensitivities; --calibration none makes it fast)"},
 
     {OPT_REFINE, COMPRESSING, OPT_T_UINT, 0, "refine", NULL, "[=STEPS]", NULL, 0, 1000000, false,
-     "0", "refine the result with the source as teacher, see novaq refine; 0 means 300 steps"},
+     "0", "refine the result with the source as teacher, see novaq refine; 0 means 600 steps"},
     {OPT_REFINE_BLOCKS, COMPRESSING, OPT_T_UINT, 0, "refine-blocks", NULL, "N", NULL, 0, 100000,
      false, "0",
      "steps by which each block, once coded, learns to give what the original one gives, before "
@@ -306,9 +306,11 @@ const opt_spec opt_specs[] = {
     {OPT_SINGLE_FILE, BIT(CMD_REFINE), OPT_T_FLAG, 0, "single-file", NULL, NULL, NULL, 0, 0, false,
      NULL, "write one file instead of a directory, whatever its name"},
     {OPT_STEPS, BIT(CMD_REFINE), OPT_T_UINT, 'n', "steps", NULL, "N", NULL, 1, 1000000, false,
-     "300", "steps; the rate of learning falls towards the last"},
-    {OPT_CALIBRATION, BIT(CMD_REFINE), OPT_T_TEXT, 0, "calibration", NULL, "FILE|self", NULL, 0, 0,
-     false, "self", "text to learn from, or text that the teacher samples itself"},
+     "600", "steps; the rate of learning falls towards the last"},
+    {OPT_CALIBRATION, BIT(CMD_REFINE), OPT_T_LIST, 0, "calibration", NULL, "FILE|self", NULL, 0, 0,
+     false, NULL,
+     "text to learn from, or text that the teacher samples itself (if not given); may be repeated: "
+     "files are read one after the other"},
     {OPT_CALIBRATION_TOKENS, BIT(CMD_REFINE), OPT_T_UINT, 0, "calibration-tokens", NULL, "N", NULL,
      0, 4194304, false, "0",
      "tokens of the text at most; 0 means all of a file, or what the steps can use, at most 65536, "
@@ -317,13 +319,13 @@ const opt_spec opt_specs[] = {
      "512", "tokens of a sequence"},
     {OPT_BATCH, BIT(CMD_REFINE), OPT_T_UINT, 0, "batch", NULL, "N", NULL, 1, 4096, false, "2",
      "sequences a step"},
-    {OPT_RATE, BIT(CMD_REFINE), OPT_T_REAL, 0, "lr", "rate", "X", NULL, 0, 1, true, "0.003",
+    {OPT_RATE, BIT(CMD_REFINE), OPT_T_REAL, 0, "lr", "rate", "X", NULL, 0, 1, true, "0.002",
      "rate of learning: a step changes a codebook entry by about this share of the codebook's "
-     "size"},
+     "size, times the relative error of its matrix by 0.3"},
     {OPT_SCALE_RATE, BIT(CMD_REFINE), OPT_T_REAL, 0, "lr-scales", NULL, "X", NULL, 0, 1, false,
-     NULL, "the same of row scales and means (as --lr); 0 leaves them as they are"},
+     NULL, "the same of row scales and means (twice --lr); 0 leaves them as they are"},
     {OPT_GAIN_RATE, BIT(CMD_REFINE), OPT_T_REAL, 0, "lr-gains", NULL, "X", NULL, 0, 1, false, NULL,
-     "the same of the gains and biases of norms (as --lr); 0 leaves them as they are"},
+     "the same of the gains and biases of norms (twice --lr); 0 leaves them as they are"},
     {OPT_LAMBDA, BIT(CMD_REFINE), OPT_T_REAL, 0, "lambda", NULL, "X", NULL, 0, 1000000, false, "0",
      "weight of the angle between teacher and student after each block, beside the divergence of "
      "predictions"},
@@ -479,9 +481,12 @@ const opt_spec opt_specs[] = {
          BIT(CMD_VERSION),
      OPT_T_FLAG, 0, "json", NULL, NULL, NULL, 0, 0, false, NULL,
      "print the report as JSON on standard output"},
-    {OPT_JSON_LINES, COMPRESSING | BIT(CMD_REFINE), OPT_T_FLAG, 0, "json-lines", NULL, NULL, NULL,
-     0, 0, false, NULL,
-     "print a line of JSON for each tensor as it is finished, then one with the report"},
+    {OPT_JSON_LINES, COMPRESSING, OPT_T_FLAG, 0, "json-lines", NULL, NULL, NULL, 0, 0, false, NULL,
+     "print a line of JSON for each tensor as it is finished, with --refine for each step, too, "
+     "then one with the report"},
+    {OPT_JSON_LINES, BIT(CMD_REFINE), OPT_T_FLAG, 0, "json-lines", NULL, NULL, NULL, 0, 0, false,
+     NULL,
+     "print a line of JSON before the first step and one for each step, then one with the report"},
     {OPT_QUIET,
      COMPRESSING | BIT(CMD_REFINE) | INSPECTING | RUNNING | BIT(CMD_EXPORT) | BIT(CMD_BENCH),
      OPT_T_FLAG, 'q', "quiet", NULL, NULL, NULL, 0, 0, false, NULL,

@@ -647,17 +647,22 @@ int report_line(char *report) {
     return st == NOVAQ_OK ? EXIT_OK : cli_fail(&err);
 }
 
-static void print_warnings(const json_t *o) {
+void report_other_warnings(const char *json, const char *told) {
+    json_t *o = NULL;
+    if (nq_json_parse_object(&o, "report", json, strlen(json), NULL) != NOVAQ_OK) {
+        return;
+    }
     const json_t *list = json_object_get(o, "warnings");
     for (size_t i = 0; i < json_array_size(list); i++) {
         const char *text = json_string_value(json_array_get(list, i));
-        if (text != NULL) {
+        if (text != NULL && (told == NULL || strcmp(text, told) != 0)) {
             cli_note("warning: %s", text);
         }
     }
+    json_decref(o);
 }
 
-void report_warnings(const char *json) { (void)with_object(json, print_warnings); }
+void report_warnings(const char *json) { report_other_warnings(json, NULL); }
 
 void report_windows(const char *json, unsigned asked) {
     json_t *o = NULL;

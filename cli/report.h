@@ -23,8 +23,12 @@ int report_speed_csv(const char *json);
 int report_line(char *report);
 /* report_plot.c: draws the layers of a report of stats into a .png or .svg file. */
 int report_plot(const char *json, const char *path);
+/* Whether a picture can have this name; says what is wrong with it. Returns an exit code. */
+int report_plot_check(const char *path);
 /* The report's "warnings", one line each on standard error. */
 void report_warnings(const char *json);
+/* The same but for one that was told before; told may be NULL. */
+void report_other_warnings(const char *json, const char *told);
 /* Says so on standard error when the text had fewer windows than were asked for. */
 void report_windows(const char *json, unsigned asked);
 /* Tokens and seconds of a generation, one line on standard error. */

@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <math.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -19,6 +20,7 @@
 
 #include "base/json.h"
 #include "cmd.h"
+#include "progress.h"
 #include "report.h"
 
 #define KINDS_MAX 24 /* lines that can be told apart; the rest share one */
@@ -203,6 +205,12 @@ static int run_gnuplot(FILE *script, int picture, FILE *messages) {
         if (errno != EINTR) {
             return cli_fail_text(EXIT_FAIL, "gnuplot: %s", strerror(errno));
         }
+        if (interrupt_seen()) { /* by Ctrl-C it was told so itself, by kill it was not */
+            (void)kill(pid, SIGTERM);
+        }
+    }
+    if (interrupt_seen()) {
+        return cli_fail_text(EXIT_INTERRUPTED, "interrupted");
     }
     struct stat st;
     bool empty = fstat(picture, &st) != 0 || st.st_size == 0;
@@ -218,6 +226,7 @@ static int put_picture(FILE *script, FILE *messages, const char *path) {
         return cli_fail_text(EXIT_FAIL, "out of memory");
     }
     (void)snprintf(fresh, size, "%s%s", path, tail);
+    interrupt_watch(); /* Ctrl-C must not leave it behind */
     int fd = mkstemp(fresh);
     if (fd < 0) {
         free(fresh);
@@ -272,20 +281,30 @@ static int draw(const json_t *layers, const char *path, bool svg) {
     return code;
 }
 
+static bool ends_in(const char *path, const char *tail) {
+    const char *dot = strrchr(path, '.');
+    return dot != NULL && strcmp(dot, tail) == 0;
+}
+
+int report_plot_check(const char *path) {
+    return ends_in(path, ".svg") || ends_in(path, ".png")
+               ? EXIT_OK
+               : cli_usage("--plot: '%s' ends neither in .png nor in .svg", path);
+}
+
 int report_plot(const char *json, const char *path) {
     json_t *o = NULL;
     novaq_error err = {.code = NOVAQ_OK};
-    const char *dot = strrchr(path, '.');
-    bool svg = dot != NULL && strcmp(dot, ".svg") == 0;
-    if (!svg && (dot == NULL || strcmp(dot, ".png") != 0)) {
-        return cli_usage("--plot: '%s' ends neither in .png nor in .svg", path);
+    int ok = report_plot_check(path);
+    if (ok != EXIT_OK) {
+        return ok;
     }
     if (nq_json_parse_object(&o, "report", json, strlen(json), &err) != NOVAQ_OK) {
         return cli_fail(&err);
     }
     const json_t *layers = json_object_get(o, "layers");
     int code = any_coded(layers)
-                   ? draw(layers, path, svg)
+                   ? draw(layers, path, ends_in(path, ".svg"))
                    : cli_fail_text(EXIT_FAIL, "--plot: there are no coded layers to draw; give an "
                                               "artifact that compress wrote");
     json_decref(o);

@@ -153,7 +153,7 @@ typedef struct novaq_compress_options {
     /* 1: the artifact is refined with the source as teacher, as novaq_refine() does with
      * its defaults, on the calibration text ("self" for "auto" and "none"). */
     int refine;
-    unsigned refine_steps; /* 0: novaq_refine()'s default */
+    unsigned refine_steps; /* 0: novaq_refine()'s default; calibration_tokens hold for it too */
     /* Steps by which each block, once it is coded, learns to give what the original one
      * gives, before the next is coded: codebooks and row scales. 0: none. Needs a
      * calibration; blocks with experts stay as they were coded. */
@@ -162,13 +162,21 @@ typedef struct novaq_compress_options {
      * a progress callback does. May be NULL. */
     int (*stop)(void *ctx);
     void *stop_ctx;
+    /* As step of novaq_refine_options, with refine. May be NULL. */
+    void (*refine_step)(void *ctx, const char *json_line);
+    void *refine_step_ctx;
+    /* Told at once of what is better known before the work than in the report's warnings,
+     * where it stands as well: that an interrupted run is not continued, and why. May be
+     * NULL. */
+    void (*note)(void *ctx, const char *text);
+    void *note_ctx;
 } novaq_compress_options;
 
 #define NOVAQ_COMPRESS_OPTIONS_INIT                                                                \
     {                                                                                              \
         sizeof(novaq_compress_options), 0, 0, 0, 1.5, 0, 16, 8, 16, 4, 0, 100, 1e-4, 42, 0.01,     \
             "rotate", 0, 0, 0, 256, "auto", 0, 0, 0, 0, 0, 0, 1, 1, 0, 0.03, "natural", -1, 0, 0,  \
-            0, 0, 0, 0, 0, 0, 0, 0, 0                                                              \
+            0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0                                                  \
     }
 
 /* Compresses a model into a new artifact. *report (may be NULL) receives the
@@ -195,16 +203,17 @@ typedef struct novaq_refine_options {
     const char *teacher;  /* source; NULL: the one the artifact names */
     const char *output;   /* a new artifact */
     int single_file;      /* 1: one SafeTensors-compatible file; 0: directory form */
-    unsigned steps;       /* 0: 300 */
+    unsigned steps;       /* 0: 600 */
     /* A text file, or "self": text that the teacher samples itself. */
     const char *calibration;
     unsigned calibration_tokens; /* at most so many; 0: what the steps can use */
     unsigned sequence;           /* tokens of a sequence, default 512 */
     unsigned batch;              /* sequences a step, default 2 */
     /* Of Adam, at its height: a step changes codebook entries, gains and biases by about
-     * this share of their size, row scales by this share. */
+     * this share of their size, row scales by this share, times the relative error of their
+     * matrix by 0.3 (docs/METHOD.md). */
     double rate;
-    double scale_rate, gain_rate; /* of row scales; of gains and biases; below 0: rate */
+    double scale_rate, gain_rate; /* of row scales; of gains and biases; below 0: twice rate */
     double lambda;                /* weight of 1 - cos of residual streams, summed over blocks */
     double temperature;           /* of the predictions that are compared */
     unsigned codebook_columns;    /* columns that share codebooks; 0: as in the artifact */
@@ -221,20 +230,24 @@ typedef struct novaq_refine_options {
      * held_out_kl, held_out_perplexity, ...): one line of JSON, borrowed. May be NULL. */
     void (*step)(void *ctx, const char *json_line);
     void *step_ctx;
+    /* Files that are read after `calibration`, in this order, as one text. */
+    const char *const *more_texts;
+    size_t more_text_count;
 } novaq_refine_options;
 
 #define NOVAQ_REFINE_OPTIONS_INIT                                                                  \
     {                                                                                              \
-        sizeof(novaq_refine_options), 0, 0, 0, 0, 0, "self", 0, 512, 2, 3e-3, -1, -1, 0, 1, 64,    \
-            42, 0, 0, 0, 0, 0, 0, 0, 0                                                             \
+        sizeof(novaq_refine_options), 0, 0, 0, 0, 0, "self", 0, 512, 2, 2e-3, -1, -1, 0, 1, 64,    \
+            42, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0                                                       \
     }
 
 /* Teaches an artifact by its source: codebooks, row scales, gains and biases change,
  * symbols do not. Measured on windows of the text that are not learnt from, as stored;
  * the best values found are written, those that came in where nothing was better.
- * Stopped by the progress callback or killed, a run leaves its checkpoint, and the same
- * call goes on from it, to the same bytes. *report (may be NULL): steps, best_step,
- * held_out_kl, held_out_perplexity (each before, after), seconds, and the summary. */
+ * Stopped by the progress callback, failed or killed, a run leaves its checkpoint, and the
+ * same call goes on from it, to the same bytes. *report (may be NULL): steps, best_step,
+ * held_out_kl, held_out_perplexity (each before, after), seconds of this call, warnings, and
+ * the summary. */
 NOVAQ_API NOVAQ_CHECK novaq_status novaq_refine(char **report, const novaq_refine_options *opt,
                                                 novaq_error *err);
 

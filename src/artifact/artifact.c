@@ -276,18 +276,44 @@ uint64_t nq_artifact_bytes(const nq_artifact *a) { return a->bytes; }
 
 /* ---- where it came from ---------------------------------------------------------- */
 
-static novaq_status read_origin(char **locator, const char *path, novaq_error *err) {
+static novaq_status take_text(char **out, const json_t *o, const char *key, novaq_error *err) {
+    const char *text = json_string_value(json_object_get(o, key));
+    return text != NULL ? nq_strdup(out, text, err) : NOVAQ_OK;
+}
+
+novaq_status nq_origin_read(char **locator, char **source, const char *path, novaq_error *err) {
     char *text = NULL;
     size_t len = 0;
     json_t *o = NULL;
+    *locator = NULL;
+    if (source != NULL) {
+        *source = NULL;
+    }
     NQ_TRY(nq_read_file(&text, &len, path, ORIGIN_MAX, err));
     novaq_status st = nq_json_parse_object(&o, path, text, len, err);
-    const char *found = json_string_value(json_object_get(o, "locator"));
-    if (st == NOVAQ_OK && found != NULL) {
-        st = nq_strdup(locator, found, err);
+    if (st == NOVAQ_OK) {
+        st = take_text(locator, o, "locator", err);
+    }
+    if (st == NOVAQ_OK && source != NULL) {
+        st = take_text(source, o, "source", err);
     }
     json_decref(o);
     nq_free(text);
+    return st;
+}
+
+/* One that tells of another source was left by an artifact that has been replaced. */
+static novaq_status read_origin(char **locator, const nq_artifact *a, const char *path,
+                                novaq_error *err) {
+    const json_t *own = json_object_get(json_object_get(a->root, "source"), "blake3");
+    const char *hash = json_string_value(own);
+    char *about = NULL;
+    novaq_status st = nq_origin_read(locator, &about, path, err);
+    if (about != NULL && (hash == NULL || strcmp(about, hash) != 0)) {
+        nq_free(*locator);
+        *locator = NULL;
+    }
+    nq_free(about);
     return st;
 }
 
@@ -300,7 +326,7 @@ novaq_status nq_artifact_origin(char **locator, const nq_artifact *a, novaq_erro
     }
     NQ_TRY(nq_origin_path(&path, a->path, err));
     bool there = path != NULL && nq_is_file(path);
-    novaq_status st = there ? read_origin(locator, path, err) : NOVAQ_OK;
+    novaq_status st = there ? read_origin(locator, a, path, err) : NOVAQ_OK;
     nq_free(path);
     return st;
 }

@@ -89,6 +89,10 @@ void nq_layer_point(nq_layer *l, const nq_piece *p, const void *data);
 /* The file beside the artifact at `path` that says where its source lay; NULL where path
  * has no name of its own ("."). *out: nq_free(). */
 NOVAQ_CHECK novaq_status nq_origin_path(char **out, const char *path, novaq_error *err);
+/* What that file tells. *locator, and *source where asked for: nq_free(); NULL where it says
+ * nothing of it. source: the BLAKE3 of what it is about, as in the manifest's "source". */
+NOVAQ_CHECK novaq_status nq_origin_read(char **locator, char **source, const char *path,
+                                        novaq_error *err);
 /* "chunk-00003-0123abcd.bin" into buf of NQ_CHUNK_NAME bytes; returns buf. */
 const char *nq_chunk_name(char *buf, size_t index, const char *sha256);
 /* True for a name nq_chunk_name() could have made. */

@@ -300,18 +300,27 @@ static void keep_chunks(nq_writer *w) {
     w->made_dir = false;
 }
 
-/* Where the model came from: beside the artifact, not part of it. */
+/* Where the model came from: beside the artifact, not part of it. After the artifact, and
+ * with the name of what it tells of, so that it is never taken for that of another. */
 static novaq_status put_origin(const nq_writer *w, novaq_error *err) {
     char *path = NULL;
     char *text = NULL;
+    json_t *about = json_object_get(w->source, "blake3");
     NQ_TRY(nq_origin_path(&path, w->path, err));
     novaq_status st = NOVAQ_OK;
+    if (w->origin != NULL && about != NULL && json_object_set(w->origin, "source", about) != 0) {
+        st = nq_fail(err, NOVAQ_E_MEMORY, "%s: cannot tell of its source", w->path);
+    }
     if (path != NULL && w->origin == NULL) {
         (void)unlink(path); /* of the artifact that was replaced */
-    } else if (path != NULL) {
-        st = nq_json_dump(&text, w->origin, 2, err);
+    } else if (path != NULL && st == NOVAQ_OK) {
+        novaq_error why = {0};
+        st = nq_json_dump(&text, w->origin, 2, &why);
         if (st == NOVAQ_OK) {
-            st = nq_write_file(path, text, strlen(text), err);
+            st = nq_write_file(path, text, strlen(text), &why);
+        }
+        if (st != NOVAQ_OK) {
+            st = nq_fail(err, st, "%s; the artifact itself is whole", why.msg);
         }
     }
     nq_free(text);
@@ -323,6 +332,8 @@ static novaq_status finish_dir(nq_writer *w, const nq_manifest_text *m, novaq_er
     NQ_TRY(nq_outfile_write(w->last, m->text, m->len, err));
     if (w->resumable) {
         NQ_TRY(nq_write_record_done(w, m->text, m->len, err));
+        /* Or a loss of power might leave the manifest without it. */
+        NQ_TRY(nq_outfile_sync(w->journal.file, err));
     }
     NQ_TRY(nq_outfile_commit(&w->last, NULL, err));
     keep_chunks(w);
@@ -377,9 +388,10 @@ static novaq_status finish(nq_writer *w, const char *source_locator, const json_
     nq_manifest_text m;
     nq_manifest_head head = {source_locator, w->source, config, model};
     NQ_TRY(nq_manifest_write(&m, &w->c, &head, err));
-    novaq_status st = put_origin(w, err);
+    novaq_status st = w->c.single_file ? finish_single(w, &m, err) : finish_dir(w, &m, err);
     if (st == NOVAQ_OK) {
-        st = w->c.single_file ? finish_single(w, &m, err) : finish_dir(w, &m, err);
+        w->finished = true;
+        st = put_origin(w, err);
     }
     if (st == NOVAQ_OK && report != NULL) {
         *report = json_incref(m.summary);
@@ -401,7 +413,7 @@ novaq_status nq_writer_finish(nq_writer **w, const char *source_locator, const j
         *report = NULL;
     }
     novaq_status st = finish(*w, source_locator, config, model, report, err);
-    if (st == NOVAQ_OK || !(*w)->resumable) {
+    if ((*w)->finished || !(*w)->resumable) {
         nq_writer_abort(w); /* after success only the journal and the data file are left */
     }
     return st;

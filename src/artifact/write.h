@@ -19,6 +19,10 @@ typedef struct nq_writer nq_writer;
 NOVAQ_CHECK novaq_status nq_writer_open(nq_writer **out, const char *path, int single_file,
                                         novaq_error *err);
 
+/* Whether a writer could open now, with the same refusals; what an interrupted run left
+ * stays as it is. */
+NOVAQ_CHECK novaq_status nq_writer_probe(const char *path, int single_file, novaq_error *err);
+
 /* ---- resuming --------------------------------------------------------------------- */
 
 /* What a run's results depend on, as hashes or any other text. */
@@ -79,8 +83,8 @@ void nq_writer_set_source(nq_writer *w, const json_t *source, const json_t *orig
 /* Writes chunks, then the manifest. model: description object (its member
  * "tokenizer", when an object, goes to a deflated piece). config: object for
  * quantization.config. *report (may be NULL) receives the summary object.
- * Consumes *w, unless it fails and there is a journal: then nq_writer_abort()
- * or _leave() is left to do. */
+ * Consumes *w, unless it fails before the artifact is there and there is a journal:
+ * then nq_writer_abort() or _leave() is left to do. */
 NOVAQ_CHECK novaq_status nq_writer_finish(nq_writer **w, const char *source_locator,
                                           const json_t *config, const json_t *model,
                                           json_t **report, novaq_error *err);

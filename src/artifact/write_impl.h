@@ -18,6 +18,7 @@ struct nq_writer {
     char *data_path;  /* single-file form: of the hidden data file */
     bool made_dir;    /* path did not exist */
     bool failed;      /* an add failed half-way: nothing can be finished */
+    bool finished;    /* the artifact is there, whatever fails after it */
     nq_outfile *last; /* manifest.json or the single file; holds the lock */
     nq_outfile *out;  /* chunk or data file at work, or NULL */
     bool open_chunk;
@@ -42,6 +43,7 @@ struct nq_writer {
     nq_map map;           /* the file of the chunk at work, or the data file */
     bool map_final;       /* under its final name */
     uint64_t map_base;    /* where in it the chunk begins */
+    uint64_t map_dropped; /* before it nothing of the map is kept in memory */
 };
 
 /* ---- write.c: chunks */
@@ -58,6 +60,9 @@ static inline bool nq_write_turns(const nq_writer *w, uint64_t bytes) {
 
 /* ---- write_target.c: files */
 void nq_write_remove(const nq_writer *w, const char *name);
+/* Removes a chunk file, unless the manifest that is there names it: what an artifact
+ * needs stays until the next one has appeared. */
+void nq_write_remove_chunk(const nq_writer *w, const char *name);
 /* "DIR/chunk-00003.bin", what the partial file of a chunk is named after. */
 NOVAQ_CHECK novaq_status nq_write_chunk_path(char **out, const nq_writer *w, size_t index,
                                              novaq_error *err);

@@ -4,6 +4,7 @@
  * recalled, in the order in which it was written, so that at any time the
  * writer is where an undisturbed run would be. Nothing of it is changed before
  * the first layer that is not recalled. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -47,7 +48,7 @@ static json_t *exact_sums(const nq_layer_error *e) {
 
 static bool read_sum(double *out, const json_t *list, size_t i) {
     const char *s = json_string_value(json_array_get(list, i));
-    return s != NULL && sscanf(s, "%la", out) == 1;
+    return s != NULL && sscanf(s, "%la", out) == 1 && isfinite(*out);
 }
 
 novaq_status nq_write_record_layer(nq_writer *w, const nq_stored_layer *s, const json_t *note,
@@ -132,7 +133,7 @@ static void remove_chunks(const nq_writer *w, size_t first) {
             strlen(sha256) == NQ_SHA256_HEX) {
             (void)nq_chunk_name(name, (size_t)json_integer_value(index), sha256);
             if (nq_is_chunk_name(name)) {
-                nq_write_remove(w, name);
+                nq_write_remove_chunk(w, name);
             }
         }
     }
@@ -327,6 +328,7 @@ static novaq_status map_chunk(nq_writer *w, novaq_error *err) {
         size_t i = find_chunk(w, w->journal.count);
         w->map_base = 0;
         w->map_final = false;
+        w->map_dropped = 0;
         nq_map_close(&w->map);
         if (i < w->journal.count) {
             (void)nq_chunk_name(name, w->c.chunk_count, text_of(record(w, i), "sha256"));
@@ -393,6 +395,13 @@ static novaq_status end_chunk_file(nq_writer *w, const nq_chunk *k, size_t i, no
     return st;
 }
 
+/* Back to where the chunk at work had `used` bytes: its hashes begin again. */
+static void reopen_chunk(nq_writer *w, uint64_t used) {
+    w->at = 0;
+    nq_blake3_init(&w->blake);
+    nq_write_hash(w, w->map.data, used);
+}
+
 /* The chunk at work ends as it did before, in front of record `end`; *ended
  * false: it did not, or not whole. */
 static novaq_status end_chunk(bool *ended, nq_writer *w, size_t end, novaq_error *err) {
@@ -404,17 +413,17 @@ static novaq_status end_chunk(bool *ended, nq_writer *w, size_t end, novaq_error
         return NOVAQ_OK;
     }
     nq_chunk *k = &w->c.chunks[w->c.chunk_count];
+    uint64_t used = w->at;
     nq_write_hash(w, zeros, size - w->at);
     k->bytes = w->at;
     k->offset = w->c.chunk_count == 0 ? 0 : k[-1].offset + k[-1].bytes;
     NQ_TRY(nq_sha256_finish(k->sha256, w->sha, err));
+    if (!w->c.single_file && strcmp(k->sha256, text_of(record(w, i), "sha256")) != 0) {
+        reopen_chunk(w, used);
+        return NOVAQ_OK;
+    }
     nq_blake3_finish(k->blake3, &w->blake);
     if (!w->c.single_file) {
-        if (strcmp(k->sha256, text_of(record(w, i), "sha256")) != 0) {
-            return nq_fail(err, NOVAQ_E_VERIFY,
-                           "%s: what an interrupted run left does not fit its journal; restart",
-                           w->path);
-        }
         NQ_TRY(end_chunk_file(w, k, i, err));
     }
     w->c.chunk_count++;
@@ -474,7 +483,11 @@ novaq_status nq_writer_recall(nq_layer *layer, bool *found, nq_writer *w, const 
         return nq_write_settle(w, err);
     }
     point_pieces(layer, &s, data - w->at);
+    uint64_t begin = w->map_base + w->at;
     nq_write_hash(w, data, end - w->at);
+    /* The caller may look at this layer; the one before it is done with. */
+    nq_map_drop(&w->map, w->map_dropped, w->map_base + end);
+    w->map_dropped = begin;
     NQ_TRY(nq_write_keep(w, &s, err));
     w->kept = r + 1;
     *found = true;

@@ -4,6 +4,7 @@
  * first and locked: two writers never share a target. */
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "artifact/write_impl.h"
@@ -26,6 +27,30 @@ void nq_write_remove(const nq_writer *w, const char *name) {
         (void)unlink(path);
     }
     nq_free(path);
+}
+
+/* In a directory whose manifest.json is novaq's. */
+static bool is_published(const nq_writer *w, const char *name) {
+    char *path = NULL;
+    nq_map m = {0};
+    bool named = true; /* where it cannot be told */
+    if (nq_path_join(&path, w->path, "manifest.json", NULL) != NOVAQ_OK) {
+        return named;
+    }
+    if (!nq_is_file(path)) {
+        named = false;
+    } else if (nq_map_open(&m, path, NULL) == NOVAQ_OK) {
+        named = memmem(m.data, (size_t)m.size, name, strlen(name)) != NULL;
+        nq_map_close(&m);
+    }
+    nq_free(path);
+    return named;
+}
+
+void nq_write_remove_chunk(const nq_writer *w, const char *name) {
+    if (!is_published(w, name)) {
+        nq_write_remove(w, name);
+    }
 }
 
 novaq_status nq_write_chunk_path(char **out, const nq_writer *w, size_t index, novaq_error *err) {
@@ -134,50 +159,23 @@ static novaq_status open_single(nq_writer *w, novaq_error *err) {
 
 /* ---- opening and closing ---------------------------------------------------------- */
 
-static novaq_status open_target(nq_writer *w, const char *path, novaq_error *err) {
-    NQ_TRY(nq_strdup(&w->path, path, err));
-    for (size_t n = strlen(path); n > 1 && w->path[n - 1] == '/'; n--) {
-        w->path[n - 1] = '\0';
+/* The file beside the artifact will be replaced: it must be one of ours. */
+static novaq_status check_origin(const char *artifact, novaq_error *err) {
+    char *path = NULL;
+    char *locator = NULL;
+    struct stat there;
+    NQ_TRY(nq_origin_path(&path, artifact, err));
+    novaq_status st = NOVAQ_OK;
+    if (path != NULL && lstat(path, &there) == 0 &&
+        (nq_origin_read(&locator, NULL, path, NULL) != NOVAQ_OK || locator == NULL)) {
+        st = nq_fail(err, NOVAQ_E_ARG,
+                     "%s: is not novaq's, but would be replaced; move it away or choose another "
+                     "output",
+                     path);
     }
-    NQ_TRY(nq_sha256_open(&w->sha, err));
-    return w->c.single_file ? open_single(w, err) : open_dir(w, err);
-}
-
-static novaq_status open_writer(nq_writer **out, nq_resumption *how, const char *path,
-                                int single_file, const nq_writer_key *key, bool restart,
-                                novaq_error *err) {
-    *out = NULL;
-    *how = NQ_RESUME_NONE;
-    if (path == NULL || path[0] == '\0') {
-        return nq_fail(err, NOVAQ_E_ARG, "no output path given");
-    }
-    nq_writer *w = NULL;
-    NQ_TRY(nq_alloc(&w, 1, sizeof *w, err));
-    w->c.single_file = single_file != 0;
-    w->resumable = key != NULL;
-    novaq_status st = open_target(w, path, err);
-    if (st == NOVAQ_OK) {
-        st = nq_write_resume_open(w, how, key, restart, err);
-    }
-    if (st != NOVAQ_OK) {
-        /* Of what was there before nothing has been looked at for certain: it
-         * stays. */
-        (void)nq_writer_leave(&w);
-        return st;
-    }
-    *out = w;
-    return NOVAQ_OK;
-}
-
-novaq_status nq_writer_open(nq_writer **out, const char *path, int single_file, novaq_error *err) {
-    nq_resumption how;
-    return open_writer(out, &how, path, single_file, NULL, true, err);
-}
-
-novaq_status nq_writer_open_resumable(nq_writer **out, nq_resumption *how, const char *path,
-                                      int single_file, const nq_writer_key *key, bool restart,
-                                      novaq_error *err) {
-    return open_writer(out, how, path, single_file, key, restart, err);
+    nq_free(locator);
+    nq_free(path);
+    return st;
 }
 
 static void release(nq_writer *w) {
@@ -205,6 +203,74 @@ static void release(nq_writer *w) {
     nq_free(w);
 }
 
+static novaq_status open_target(nq_writer *w, const char *path, novaq_error *err) {
+    NQ_TRY(nq_strdup(&w->path, path, err));
+    for (size_t n = strlen(path); n > 1 && w->path[n - 1] == '/'; n--) {
+        w->path[n - 1] = '\0';
+    }
+    NQ_TRY(nq_sha256_open(&w->sha, err));
+    NQ_TRY(check_origin(w->path, err));
+    return w->c.single_file ? open_single(w, err) : open_dir(w, err);
+}
+
+/* After a failure to open: what an interrupted run left stays as it is, of what was
+ * made just now nothing does. */
+static void close_unopened(nq_writer *w) {
+    if (w->out != NULL && nq_outfile_size(w->out) == 0) {
+        nq_outfile_abort(&w->out);
+    }
+    if (w->journal.file != NULL && nq_outfile_size(w->journal.file) == 0) {
+        nq_journal_remove(&w->journal);
+    }
+    nq_outfile_leave(&w->out);
+    nq_journal_leave(&w->journal);
+    release(w);
+}
+
+static novaq_status open_writer(nq_writer **out, nq_resumption *how, const char *path,
+                                int single_file, const nq_writer_key *key, bool restart,
+                                novaq_error *err) {
+    *out = NULL;
+    *how = NQ_RESUME_NONE;
+    if (path == NULL || path[0] == '\0') {
+        return nq_fail(err, NOVAQ_E_ARG, "no output path given");
+    }
+    nq_writer *w = NULL;
+    NQ_TRY(nq_alloc(&w, 1, sizeof *w, err));
+    w->c.single_file = single_file != 0;
+    w->resumable = key != NULL;
+    novaq_status st = open_target(w, path, err);
+    if (st == NOVAQ_OK) {
+        st = nq_write_resume_open(w, how, key, restart, err);
+    }
+    if (st != NOVAQ_OK) {
+        close_unopened(w);
+        return st;
+    }
+    *out = w;
+    return NOVAQ_OK;
+}
+
+novaq_status nq_writer_open(nq_writer **out, const char *path, int single_file, novaq_error *err) {
+    nq_resumption how;
+    return open_writer(out, &how, path, single_file, NULL, true, err);
+}
+
+novaq_status nq_writer_open_resumable(nq_writer **out, nq_resumption *how, const char *path,
+                                      int single_file, const nq_writer_key *key, bool restart,
+                                      novaq_error *err) {
+    return open_writer(out, how, path, single_file, key, restart, err);
+}
+
+novaq_status nq_writer_probe(const char *path, int single_file, novaq_error *err) {
+    nq_writer *w = NULL;
+    NQ_TRY(nq_alloc(&w, 1, sizeof *w, err));
+    w->c.single_file = single_file != 0;
+    novaq_status st = open_target(w, path, err);
+    close_unopened(w);
+    return st;
+}
+
 void nq_writer_abort(nq_writer **writer) {
     nq_writer *w = *writer;
     *writer = NULL;
@@ -215,7 +281,7 @@ void nq_writer_abort(nq_writer **writer) {
     nq_outfile_abort(&w->out);
     for (size_t i = 0; w->made != NULL && i < w->chunk_cap; i++) {
         if (w->made[i] != NULL) {
-            (void)unlink(w->made[i]);
+            nq_write_remove_chunk(w, nq_path_base(w->made[i]));
         }
     }
     nq_journal_remove(&w->journal);

@@ -1,6 +1,7 @@
 /* mem.c - see mem.h. */
 #include "base/mem.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -123,12 +124,40 @@ void nq_free(void *p) { free(p); }
 
 void novaq_free(void *p) { nq_free(p); }
 
+uint64_t nq_memory_limit(const char *text) {
+    char *end = NULL;
+    if (text[0] < '0' || text[0] > '9') { /* strtoull() would take blanks and signs */
+        return UINT64_MAX;
+    }
+    errno = 0;
+    unsigned long long v = strtoull(text, &end, 10);
+    bool whole = end[strspn(end, "\n")] == '\0';
+    return errno == 0 && whole && v > 0 ? v : UINT64_MAX;
+}
+
+static uint64_t limit_in(const char *path) {
+    char line[64];
+    FILE *f = fopen(path, "re");
+    if (f == NULL) {
+        return UINT64_MAX;
+    }
+    bool read = fgets(line, sizeof line, f) != NULL;
+    (void)fclose(f);
+    return read ? nq_memory_limit(line) : UINT64_MAX;
+}
+
 uint64_t nq_physical_memory(void) {
+    static const char *const groups[] = {"/sys/fs/cgroup/memory.max",
+                                         "/sys/fs/cgroup/memory/memory.limit_in_bytes"};
     long pages = sysconf(_SC_PHYS_PAGES);
     long size = sysconf(_SC_PAGESIZE);
     uint64_t bytes = 0;
     if (pages <= 0 || size <= 0 || !nq_mul_u64((uint64_t)pages, (uint64_t)size, &bytes)) {
-        return (uint64_t)1 << 31;
+        bytes = (uint64_t)1 << 31;
+    }
+    for (size_t i = 0; i < sizeof groups / sizeof groups[0]; i++) {
+        uint64_t limit = limit_in(groups[i]);
+        bytes = limit < bytes ? limit : bytes;
     }
     return bytes;
 }

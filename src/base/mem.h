@@ -48,7 +48,11 @@ void nq_free(void *p);
 NOVAQ_CHECK novaq_status nq_pages(uint8_t **out, uint64_t bytes, novaq_error *err);
 void nq_pages_free(uint8_t *p, uint64_t bytes);
 
-/* Bytes of memory the machine has; 2^31 when it does not say. */
+/* Bytes of memory the machine has, or the control group the process is in (a container)
+ * may take, if that is less; 2^31 when nothing says. */
 uint64_t nq_physical_memory(void);
+/* What a control group's memory limit says: bytes, or UINT64_MAX for none ("max", 0, or no
+ * number). Pure. */
+uint64_t nq_memory_limit(const char *text);
 
 #endif

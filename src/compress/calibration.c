@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/mem.h"
 #include "base/rng.h"
@@ -189,6 +190,28 @@ static novaq_status fill(nq_calibration *c, const nq_model *m, const char *calib
     }
     nq_tokenizer_close(&tok);
     return st;
+}
+
+novaq_status nq_calibration_hash(char hex[NQ_BLAKE3_HEX + 1], const char *calibration,
+                                 novaq_error *err) {
+    char *text = NULL;
+    size_t len = 0;
+    struct stat st;
+    hex[0] = '\0';
+    if (calibration == NULL || strcmp(calibration, "none") == 0 ||
+        strcmp(calibration, "self") == 0 || strcmp(calibration, "auto") == 0) {
+        return NOVAQ_OK;
+    }
+    if (stat(calibration, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode)) {
+        return nq_fail(err, NOVAQ_E_ARG,
+                       "%s: a pipe or device, and a calibration text is read more than once; write "
+                       "it to a file first",
+                       calibration);
+    }
+    NQ_TRY(nq_read_file(&text, &len, calibration, TEXT_MAX, err));
+    nq_blake3_of(hex, text, len);
+    nq_free(text);
+    return NOVAQ_OK;
 }
 
 bool nq_calibration_is_large(const nq_tensors *ts) {

@@ -8,6 +8,7 @@
 #ifndef NQ_COMPRESS_CALIBRATION_H
 #define NQ_COMPRESS_CALIBRATION_H
 
+#include "base/blake3.h"
 #include "base/pool.h"
 #include "format/tensors.h"
 
@@ -31,6 +32,10 @@ NOVAQ_CHECK novaq_status nq_calibration_open(nq_calibration *out, char **why, co
                                              novaq_progress_fn progress, void *progress_ctx,
                                              novaq_error *err);
 void nq_calibration_close(nq_calibration *c);
+/* Hash of the text file that `calibration` names, "" where it names none. Texts are read
+ * more than once, for this and for their tokens: what is no regular file is refused. */
+NOVAQ_CHECK novaq_status nq_calibration_hash(char hex[NQ_BLAKE3_HEX + 1], const char *calibration,
+                                             novaq_error *err);
 /* Too many parameters for "auto". */
 bool nq_calibration_is_large(const nq_tensors *ts);
 

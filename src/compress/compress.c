@@ -46,6 +46,7 @@ static novaq_status store_all(nq_compress_job *j, novaq_error *err) {
     for (size_t i = 0; i < j->recipe.count; i++) {
         j->total += j->recipe.tensors[i].src->bytes;
     }
+    NQ_TRY(nq_job_progress(j, "", err));
     if (j->calibration.sequences > 0) {
         NQ_TRY(nq_job_calibrated(j, err));
     }
@@ -61,6 +62,7 @@ static novaq_status finish(json_t **summary, nq_compress_job *j, const json_t *c
     char *locator = NULL;
     size_t promised = 0;
     novaq_status st = nq_tensors_verified(&j->verified, &promised, j->ts, err);
+    j->refuted = st == NOVAQ_E_VERIFY;
     if (st == NOVAQ_OK && j->verified < promised && nq_intake_received(j->ts) > 0) {
         st = nq_recipe_warn(&j->recipe, err,
                             "SHA-256 of %zu of %zu files not checked: they were not read in one go "
@@ -162,9 +164,14 @@ static novaq_status open_job(nq_compress_job *j, const novaq_compress_options *o
     NQ_TRY(nq_intake_open(&j->intake, j->ts, o->max_memory, err));
     NQ_TRY(nq_pool_open(&j->pool, o->threads, err));
     NQ_TRY(nq_describe(&j->model, j->ts, err));
-    NQ_TRY(nq_recipe_make(&j->recipe, j->ts, o, j->pool, err));
+    return nq_recipe_make(&j->recipe, j->ts, o, err);
+}
+
+/* What comes before must not fetch much, what comes after may fetch all. */
+static novaq_status decide(nq_compress_job *j, novaq_error *err) {
+    NQ_TRY(nq_recipe_decide(&j->recipe, j->pool, err));
     j->held = j->recipe.held;
-    j->recipe.encode.correct_share = o->propagate != 0 ? 1 : 0;
+    j->recipe.encode.correct_share = j->recipe.opt->propagate != 0 ? 1 : 0;
     return NOVAQ_OK;
 }
 
@@ -183,11 +190,18 @@ novaq_status novaq_compress(char **report, const novaq_compress_options *opt, no
         *report = NULL;
     }
     NQ_TRY(check_paths(opt, 1, err));
-    if (opt->refine != 0) {
+    if (opt->refine != 0) { /* which writes to another place first */
+        NQ_TRY(nq_writer_probe(opt->output, opt->single_file, err));
         return nq_compress_refined(report, opt, err);
     }
     nq_compress_job j;
     novaq_status st = open_job(&j, opt, err);
+    if (st == NOVAQ_OK) {
+        st = nq_job_check_target(&j, err);
+    }
+    if (st == NOVAQ_OK) {
+        st = decide(&j, err);
+    }
     if (st == NOVAQ_OK) {
         st = write_artifact(report, &j, err);
     }
@@ -201,6 +215,9 @@ novaq_status novaq_plan(char **report, const novaq_compress_options *opt, novaq_
     nq_compress_job j;
     json_t *plan = NULL;
     novaq_status st = open_job(&j, opt, err);
+    if (st == NOVAQ_OK) {
+        st = decide(&j, err);
+    }
     if (st == NOVAQ_OK) {
         st = nq_job_calibration(&j, err);
     }

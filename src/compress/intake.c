@@ -11,7 +11,7 @@
 
 #define READ_CHUNK  ((uint64_t)4 << 20)
 #define AHEAD_LEAST ((uint64_t)16 << 20)
-#define AHEAD_MOST  ((uint64_t)48 << 20)
+#define AHEAD_MOST  ((uint64_t)32 << 20)
 
 uint64_t nq_intake_received(nq_tensors *ts) { return nq_files_received(nq_tensors_files(ts)); }
 
@@ -143,11 +143,6 @@ novaq_status nq_intake_all(nq_tensors *ts, uint64_t memory, novaq_error *err) {
     novaq_status st = nq_tensors_ahead(ts, order, count, choose_ahead(ts, memory), err);
     nq_free(order);
     return st;
-}
-
-novaq_status nq_intake_keep(bool *held, nq_tensors *ts, uint64_t limit, novaq_error *err) {
-    *held = nq_intake_is_remote(ts) && nq_intake_bytes(ts) <= limit;
-    return *held ? nq_tensors_hold(ts, err) : NOVAQ_OK;
 }
 
 /* ---- identity ------------------------------------------------------------------------ */

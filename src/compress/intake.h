@@ -39,10 +39,6 @@ NOVAQ_CHECK novaq_status nq_intake_pass(nq_intake *s, const nq_tensor_info *t, n
 NOVAQ_CHECK novaq_status nq_intake_ahead(nq_intake *s, const nq_tensor_info *const *order,
                                          size_t count, novaq_error *err);
 
-/* Keeps a remote source of at most `limit` bytes in memory (*held), for work that reads
- * its tensors more than once. */
-NOVAQ_CHECK novaq_status nq_intake_keep(bool *held, nq_tensors *ts, uint64_t limit,
-                                        novaq_error *err);
 /* All tensors are read now, in their order: those of a remote source are fetched ahead
  * within `memory` (0: as little as goes). */
 NOVAQ_CHECK novaq_status nq_intake_all(nq_tensors *ts, uint64_t memory, novaq_error *err);

@@ -24,7 +24,6 @@ typedef struct nq_compress_job {
     json_t *model;     /* its description */
     nq_writer *writer; /* NULL for a plan */
     bool held;         /* a remote source is kept in memory */
-    bool fetching;     /* it is being brought there */
     bool doubtful;     /* recalled tensors are compared with the source */
     nq_calibration calibration;
     const nq_tensor_info *embedding; /* that embedding_values hold, or NULL */
@@ -34,10 +33,10 @@ typedef struct nq_compress_job {
     uint64_t done, total;            /* source bytes, for progress */
     uint64_t coded_bytes;            /* of the coded tensors, as stored */
     uint64_t scarce;          /* groups of matrices with fewer calibration tokens than columns */
-    const char *item;         /* tensor at work, for progress; borrowed */
     uint64_t resumed;         /* tensors that were recalled */
     uint64_t resumed_bytes;   /* of the source */
     size_t verified;          /* files of the source whose promised hash holds */
+    bool refuted;             /* a file of the source is not the one that was promised */
     nq_weights *teacher;      /* what is written was refined: its errors are measured anew
                                  against this; else NULL; borrowed */
     struct timespec finished; /* when the last tensor was, for telemetry */
@@ -68,6 +67,9 @@ NOVAQ_CHECK novaq_status nq_job_tick(void *ctx, novaq_error *err);
 
 /* ---- journaled.c */
 
+/* Before anything is fetched: whether the output can be written, by nobody else, and
+ * whether there is about enough room. */
+NOVAQ_CHECK novaq_status nq_job_check_target(const nq_compress_job *j, novaq_error *err);
 /* Opens the writer, and says in a warning how it goes on from an interrupted run.
  * config: what goes to the manifest. */
 NOVAQ_CHECK novaq_status nq_job_open_writer(nq_compress_job *j, const json_t *config,
@@ -88,7 +90,7 @@ NOVAQ_CHECK novaq_status nq_job_give_up(nq_compress_job *j, novaq_status st, nov
  * and head, with knowledge of their inputs. */
 NOVAQ_CHECK novaq_status nq_job_calibrated(nq_compress_job *j, novaq_error *err);
 
-/* refine_run.c: novaq_compress() with opt->refine. */
+/* refine_made.c: novaq_compress() with opt->refine. */
 NOVAQ_CHECK novaq_status nq_compress_refined(char **report, const novaq_compress_options *opt,
                                              novaq_error *err);
 

@@ -2,6 +2,7 @@
  * finished tensors, and deciding whether it counts. */
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/cpu.h"
 #include "base/mem.h"
@@ -9,40 +10,19 @@
 #include "compress/sensitivity.h"
 #include "io/fs.h"
 
-#define TEXT_MAX   ((size_t)64 << 20)
 #define LAYER_JSON 2048 /* bytes a layer takes in the manifest, about */
 
 /* ---- keys ------------------------------------------------------------------------------- */
 
-/* The text that is calibrated on is part of the recipe, wherever it lies. */
-static novaq_status add_text(json_t *recipe, const novaq_compress_options *o, novaq_error *err) {
-    char hex[NQ_BLAKE3_HEX + 1];
-    char *text = NULL;
-    size_t len = 0;
-    bool file = o->calibration != NULL && strcmp(o->calibration, "none") != 0 &&
-                strcmp(o->calibration, "self") != 0 && strcmp(o->calibration, "auto") != 0;
-    if (!file) {
-        return NOVAQ_OK;
-    }
-    NQ_TRY(nq_read_file(&text, &len, o->calibration, TEXT_MAX, err));
-    nq_blake3_of(hex, text, len);
-    nq_free(text);
-    return json_object_set_new(recipe, "text", json_string(hex)) == 0
-               ? NOVAQ_OK
-               : nq_fail(err, NOVAQ_E_MEMORY, "cannot build a key");
-}
-
-/* All that decides bytes: the options, and with calibration the kind of CPU. */
+/* All that decides bytes: the options, the text that is calibrated on, and with
+ * calibration the kind of CPU. */
 static novaq_status recipe_key(nq_hash_text out, const nq_recipe *r, const json_t *config,
                                novaq_error *err) {
     char *text = NULL;
     const char *cpu = nq_recipe_calibrated(r) ? nq_cpu_level_name(nq_cpu_features()) : "";
     json_t *o = json_pack("{s:O, s:s}", "config", config, "cpu", cpu);
-    novaq_status st =
-        o != NULL ? add_text(o, r->opt, err) : nq_fail(err, NOVAQ_E_MEMORY, "cannot build a key");
-    if (st == NOVAQ_OK) {
-        st = nq_json_dump(&text, o, 0, err);
-    }
+    novaq_status st = o != NULL ? nq_json_dump(&text, o, 0, err)
+                                : nq_fail(err, NOVAQ_E_MEMORY, "cannot build a key");
     if (st == NOVAQ_OK) {
         nq_blake3_of(out, text, strlen(text));
     }
@@ -53,37 +33,38 @@ static novaq_status recipe_key(nq_hash_text out, const nq_recipe *r, const json_
 
 /* ---- opening the writer ------------------------------------------------------------------ */
 
+/* Not only in the report: hours of work may be done anew. */
 static novaq_status announce(nq_compress_job *j, nq_resumption how, novaq_error *err) {
-    const char *output = j->recipe.opt->output;
+    const novaq_compress_options *o = j->recipe.opt;
+    const char *what = NULL;
     switch (how) {
     case NQ_RESUME_OTHER:
-        return nq_recipe_warn(&j->recipe, err,
-                              "%s: what an interrupted run left there belongs to other options, "
-                              "another source or another version: started afresh",
-                              output);
+        what = "what an interrupted run left there belongs to other options, another source or "
+               "another version: started afresh";
+        break;
     case NQ_RESUME_DOUBTFUL:
-        return nq_recipe_warn(&j->recipe, err,
-                              j->calibration.sequences > 0 || nq_recipe_calibrated(&j->recipe)
-                                  ? "%s: the source may have changed since a run was interrupted: "
-                                    "started afresh"
-                                  : "%s: the source may have changed since a run was interrupted: "
-                                    "its tensors are read and compared",
-                              output);
+        what = nq_recipe_calibrated(&j->recipe)
+                   ? "the source may have changed since a run was interrupted: started afresh"
+                   : "the source may have changed since a run was interrupted: its tensors are "
+                     "read and compared";
+        break;
     case NQ_RESUME_NONE:
-    case NQ_RESUME_SAME: break;
+    case NQ_RESUME_SAME: return NOVAQ_OK;
+    }
+    const json_t *told = j->recipe.warnings;
+    NQ_TRY(nq_recipe_warn(&j->recipe, err, "%s: %s", o->output, what));
+    if (o->note != NULL) {
+        o->note(o->note_ctx, json_string_value(json_array_get(told, json_array_size(told) - 1)));
     }
     return NOVAQ_OK;
 }
 
-/* Enough room for all that is yet to be written, before any work is done. */
-static novaq_status check_space(const nq_compress_job *j, novaq_error *err) {
+/* Room for `data` bytes of layers, of which `there` are on the disk already. */
+static novaq_status check_room(const nq_compress_job *j, uint64_t data, uint64_t there,
+                               novaq_error *err) {
     const novaq_compress_options *o = j->recipe.opt;
-    uint64_t need = 0;
-    for (size_t i = 0; i < j->recipe.count; i++) {
-        need += j->recipe.tensors[i].bytes + LAYER_JSON;
-    }
+    uint64_t need = data + j->recipe.count * LAYER_JSON;
     need *= o->single_file ? 2 : 1; /* the data wait beside the file until its header is known */
-    uint64_t there = nq_writer_recallable(j->writer);
     uint64_t left = nq_space_left(o->output);
     need -= there < need ? there : need;
     if (need > left) {
@@ -94,6 +75,55 @@ static novaq_status check_space(const nq_compress_job *j, novaq_error *err) {
             o->output, (unsigned long long)need, (unsigned long long)left);
     }
     return NOVAQ_OK;
+}
+
+/* Enough for all that is yet to be written, before any of it is. */
+static novaq_status check_space(const nq_compress_job *j, novaq_error *err) {
+    uint64_t data = 0;
+    for (size_t i = 0; i < j->recipe.count; i++) {
+        data += j->recipe.tensors[i].bytes;
+    }
+    return check_room(j, data, nq_writer_recallable(j->writer), err);
+}
+
+static uint64_t file_bytes(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && st.st_size > 0 ? (uint64_t)st.st_size : 0;
+}
+
+/* Bytes that lie where the artifact goes: a part of it may be done. */
+static novaq_status bytes_there(uint64_t *bytes, const novaq_compress_options *o,
+                                novaq_error *err) {
+    char *path = NULL;
+    char **names = NULL;
+    size_t count = 0;
+    *bytes = 0;
+    if (o->single_file) {
+        const char *name = nq_path_base(o->output);
+        NQ_TRY(nq_asprintf(&path, err, "%.*s..%s.data.partial", (int)(name - o->output), o->output,
+                           name));
+        *bytes = file_bytes(path);
+        nq_free(path);
+        return NOVAQ_OK;
+    }
+    novaq_status st = nq_is_dir(o->output) ? nq_list_dir(&names, &count, o->output, err) : NOVAQ_OK;
+    for (size_t i = 0; st == NOVAQ_OK && i < count; i++) {
+        st = nq_path_join(&path, o->output, names[i], err);
+        *bytes += st == NOVAQ_OK ? file_bytes(path) : 0;
+        nq_free(path);
+    }
+    nq_free_names(names, count);
+    return st;
+}
+
+novaq_status nq_job_check_target(const nq_compress_job *j, novaq_error *err) {
+    const novaq_compress_options *o = j->recipe.opt;
+    uint64_t data = 0;
+    uint64_t there = 0;
+    NQ_TRY(nq_writer_probe(o->output, o->single_file, err));
+    NQ_TRY(nq_recipe_foresee(&data, &j->recipe, err));
+    NQ_TRY(bytes_there(&there, o, err));
+    return check_room(j, data, there, err);
 }
 
 novaq_status nq_job_open_writer(nq_compress_job *j, const json_t *config, novaq_error *err) {
@@ -189,10 +219,7 @@ static novaq_status hold_source(char **why, nq_compress_job *j, novaq_error *err
     }
     if (bytes <= limit) {
         j->held = true;
-        j->fetching = true;
-        novaq_status st = nq_tensors_hold(j->ts, err);
-        j->fetching = false;
-        return st;
+        return nq_recipe_hold(&j->recipe, err);
     }
     if (automatic) {
         return nq_strdup(why, "the model does not fit in memory; --calibration FILE streams it",
@@ -292,7 +319,10 @@ bool nq_job_may_go_on(novaq_status st) {
 }
 
 novaq_status nq_job_give_up(nq_compress_job *j, novaq_status st, novaq_error *err) {
-    if (!nq_job_may_go_on(st)) {
+    /* A source that changed while it was read: what was finished is compared with it by
+     * the next run. */
+    bool changed = st == NOVAQ_E_VERIFY && !j->refuted;
+    if (!nq_job_may_go_on(st) && !changed) {
         nq_writer_abort(&j->writer);
         return st;
     }

@@ -144,22 +144,61 @@ static novaq_status open_allotment(allotment *a, const nq_recipe *r, novaq_error
     return NOVAQ_OK;
 }
 
+/* With the scheme it has now. */
+static uint64_t tensor_bytes(const nq_recipe *r, const nq_recipe_tensor *t) {
+    if (t->coded) {
+        return nq_plan_bytes(&t->scheme, t->rows, t->cols, extra_bytes(r, t));
+    }
+    return t->scheme.kind == NQ_SCHEME_RAW ? t->src->bytes
+                                           : nq_scheme_row_bytes(&t->scheme, t->src->elements);
+}
+
 static void total_up(nq_recipe *r) {
     r->coded_elements = 0;
     r->coded_bytes = 0;
     for (size_t i = 0; i < r->count; i++) {
         nq_recipe_tensor *t = &r->tensors[i];
+        t->bytes = tensor_bytes(r, t);
         if (t->coded) {
-            t->bytes = nq_plan_bytes(&t->scheme, t->rows, t->cols, extra_bytes(r, t));
             t->expected_error = nq_plan_error(&t->scheme);
             r->coded_elements += t->src->elements;
             r->coded_bytes += t->bytes;
-        } else if (t->scheme.kind == NQ_SCHEME_RAW) {
-            t->bytes = t->src->bytes;
-        } else {
-            t->bytes = nq_scheme_row_bytes(&t->scheme, t->src->elements);
         }
     }
+}
+
+/* What the planned tensors take with the largest code each. */
+static uint64_t most_bytes(const allotment *a) {
+    uint64_t sum = 0;
+    for (size_t i = 0; i < a->count; i++) {
+        const nq_plan_item *it = &a->items[i];
+        uint64_t most = 0;
+        for (size_t k = 0; k < a->rungs; k++) {
+            uint64_t bytes = nq_plan_bytes(&a->ladder[k], it->rows, it->cols, it->extra);
+            most = bytes > most ? bytes : most;
+        }
+        sum += most;
+    }
+    return sum;
+}
+
+novaq_status nq_recipe_foresee(uint64_t *bytes, const nq_recipe *r, novaq_error *err) {
+    uint64_t kept = 0;
+    allotment a;
+    for (size_t i = 0; i < r->count; i++) {
+        kept += r->tensors[i].planned ? 0 : tensor_bytes(r, &r->tensors[i]);
+    }
+    novaq_status st = open_allotment(&a, r, err);
+    if (st == NOVAQ_OK) {
+        uint64_t size = r->opt->target_size;
+        uint64_t budget = size > kept ? size - kept : 0;
+        budget = size != 0 ? budget : (uint64_t)(r->opt->target_bits * (double)a.elements / 8);
+        uint64_t most = most_bytes(&a);
+        budget = budget < most ? budget : most;
+        *bytes = kept + budget / 10 * 9; /* plans do not come quite as near to every budget */
+    }
+    close_allotment(&a);
+    return st;
 }
 
 /* Plans for `budget` bytes and takes the result over into the recipe. */

@@ -29,8 +29,13 @@ novaq_status nq_report_step(novaq_progress_fn fn, void *ctx, const novaq_progres
     return NOVAQ_OK;
 }
 
-novaq_status nq_recipe_progress(const nq_recipe *r, const char *phase, const char *item,
-                                uint64_t done, uint64_t total, novaq_error *err) {
+novaq_status nq_recipe_tell(nq_recipe *r, const novaq_progress *now, novaq_error *err) {
+    r->told = *now;
+    return nq_report_step(r->opt->progress, r->opt->progress_ctx, now, err);
+}
+
+novaq_status nq_recipe_progress(nq_recipe *r, const char *phase, const char *item, uint64_t done,
+                                uint64_t total, novaq_error *err) {
     novaq_progress now = {.phase = phase,
                           .item = item,
                           .done = done,
@@ -38,7 +43,28 @@ novaq_status nq_recipe_progress(const nq_recipe *r, const char *phase, const cha
                           .unit = "B",
                           .value = NAN,
                           .received = nq_intake_received(r->ts)};
-    return nq_report_step(r->opt->progress, r->opt->progress_ctx, &now, err);
+    return nq_recipe_tell(r, &now, err);
+}
+
+/* Another phase would begin rate and remaining time anew. */
+novaq_status nq_recipe_tick(nq_recipe *r, novaq_error *err) {
+    if (r->told.phase == NULL) {
+        return nq_recipe_progress(r, "read", "", 0, 0, err);
+    }
+    novaq_progress now = r->told;
+    now.received = nq_intake_received(r->ts);
+    now.done = r->fetching ? now.received : now.done;
+    return nq_recipe_tell(r, &now, err);
+}
+
+novaq_status nq_recipe_hold(nq_recipe *r, novaq_error *err) {
+    NQ_TRY(
+        nq_recipe_progress(r, "fetch", "", nq_intake_received(r->ts), nq_intake_bytes(r->ts), err));
+    r->fetching = true;
+    novaq_status st = nq_tensors_hold(r->ts, err);
+    r->fetching = false;
+    r->held = st == NOVAQ_OK;
+    return st;
 }
 
 /* What calibrated coding and the normalization's pieces may be told. */
@@ -290,14 +316,16 @@ static novaq_status stats_of(nq_recipe_tensor *t, nq_tensors *ts, bool whole, nq
 
 /* whole: the statistics must hold for all of each matrix. Otherwise a sample does, so that
  * a source that streams in is not fetched twice. */
-static novaq_status gather_stats(nq_recipe *r, nq_tensors *ts, bool whole, nq_pool *pool,
-                                 novaq_error *err) {
+static novaq_status gather_stats(nq_recipe *r, bool whole, nq_pool *pool, novaq_error *err) {
+    nq_tensors *ts = r->ts;
     uint64_t total = 0;
     uint64_t done = 0;
     for (size_t i = 0; i < r->count; i++) {
         total += r->tensors[i].coded ? r->tensors[i].src->bytes : 0;
     }
-    NQ_TRY(nq_intake_keep(&r->held, ts, keep_limit(r, ts), err));
+    if (nq_intake_is_remote(ts) && nq_intake_bytes(ts) <= keep_limit(r, ts)) {
+        NQ_TRY(nq_recipe_hold(r, err));
+    }
     if (whole && !r->held) {
         NQ_TRY(nq_intake_all(ts, r->opt->max_memory, err));
     }
@@ -343,17 +371,14 @@ static novaq_status paper_parameters(nq_recipe *r, novaq_error *err) {
     return NOVAQ_OK;
 }
 
-static novaq_status decide_all(nq_recipe *r, nq_tensors *ts, nq_rules *rules, nq_pool *pool,
-                               novaq_error *err) {
+novaq_status nq_recipe_decide(nq_recipe *r, nq_pool *pool, novaq_error *err) {
     /* A size can only be promised when it is known what must stay as it is. */
     bool open = r->opt->target_size != 0;
     for (size_t i = 0; i < r->count; i++) {
-        classify(&r->tensors[i], nq_tensors_at(ts, i));
-        NQ_TRY(override_scheme(&r->tensors[i], r, rules, err));
         open = open || r->tensors[i].planned;
     }
     if (open) {
-        NQ_TRY(gather_stats(r, ts, r->opt->target_size != 0, pool, err));
+        NQ_TRY(gather_stats(r, r->opt->target_size != 0, pool, err));
     }
     for (size_t i = 0; i < r->count; i++) {
         /* NaN and infinity are kept bit for bit, and reported. */
@@ -364,16 +389,32 @@ static novaq_status decide_all(nq_recipe *r, nq_tensors *ts, nq_rules *rules, nq
         }
     }
     if (r->opt->target_size != 0) {
-        NQ_TRY(nq_sizer_open(&r->sizer, ts, err));
+        NQ_TRY(nq_sizer_open(&r->sizer, r->ts, err));
     }
     nq_recipe_guess_sensitivities(r);
     return nq_recipe_allocate(r, err);
 }
 
+/* What rules and other options say of each tensor. */
+static novaq_status settle(nq_recipe *r, nq_rules *rules, novaq_error *err) {
+    for (size_t i = 0; i < r->count; i++) {
+        classify(&r->tensors[i], nq_tensors_at(r->ts, i));
+        NQ_TRY(override_scheme(&r->tensors[i], r, rules, err));
+    }
+    for (size_t i = 0; i < r->opt->tensor_type_count; i++) {
+        if (!nq_rules_used(rules, i)) {
+            NQ_TRY(nq_recipe_warn(r, err, "--tensor-type '%s' matches no tensor",
+                                  r->opt->tensor_types[i]));
+        }
+    }
+    return NOVAQ_OK;
+}
+
 novaq_status nq_recipe_make(nq_recipe *out, nq_tensors *ts, const novaq_compress_options *opt,
-                            nq_pool *pool, novaq_error *err) {
+                            novaq_error *err) {
     *out = (nq_recipe){.opt = opt, .ts = ts, .count = nq_tensors_count(ts)};
     NQ_TRY(check_ranges(opt, err));
+    NQ_TRY(nq_calibration_hash(out->text, opt->calibration, err));
     NQ_TRY(encode_options(&out->encode, opt, err));
     bool rotated = out->encode.normalize == NQ_NORMALIZE_ROTATE;
     out->column_scales = !rotated                  ? 0
@@ -386,13 +427,7 @@ novaq_status nq_recipe_make(nq_recipe *out, nq_tensors *ts, const novaq_compress
     novaq_status st = nq_alloc(&out->tensors, out->count + 1, sizeof *out->tensors, err);
     out->warnings = json_array();
     if (st == NOVAQ_OK) {
-        st = decide_all(out, ts, rules, pool, err);
-    }
-    for (size_t i = 0; st == NOVAQ_OK && i < opt->tensor_type_count; i++) {
-        if (!nq_rules_used(rules, i)) {
-            st = nq_recipe_warn(out, err, "--tensor-type '%s' matches no tensor",
-                                opt->tensor_types[i]);
-        }
+        st = settle(out, rules, err);
     }
     nq_rules_close(&rules);
     if (st != NOVAQ_OK) {
@@ -434,6 +469,10 @@ static bool add_calibration_config(json_t *config, const nq_recipe *r) {
                   r->column_scales, "row_means", o->row_means, "rotation_block",
                   o->rotation_block != 0 ? (int)o->rotation_block : 512);
     bool ok = more != NULL && json_object_update(config, more) == 0;
+    if (ok && r->text[0] != '\0') { /* the same wherever it lies */
+        ok = json_object_set_new(config, "calibration", json_string("file")) == 0 &&
+             json_object_set_new(config, "calibration_blake3", json_string(r->text)) == 0;
+    }
     if (ok && o->refine_blocks > 0) {
         json_t *steps = json_integer((json_int_t)o->refine_blocks);
         ok = json_object_set_new(config, "refine_blocks", steps) == 0;

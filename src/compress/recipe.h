@@ -9,6 +9,7 @@
 #define NQ_COMPRESS_RECIPE_H
 
 #include "base/json.h"
+#include "compress/intake.h"
 #include "compress/size.h"
 #include "format/tensors.h"
 #include "model/describe.h"
@@ -40,8 +41,11 @@ typedef struct nq_sensitivity {
 
 typedef struct nq_recipe {
     const novaq_compress_options *opt;
-    nq_tensors *ts; /* borrowed */
-    bool held;      /* a remote source is kept in memory since */
+    nq_tensors *ts;      /* borrowed */
+    bool held;           /* a remote source is kept in memory since */
+    bool fetching;       /* it is being brought there */
+    novaq_progress told; /* last; phase NULL: nothing yet. Its strings live as long as ts */
+    nq_hash_text text;   /* of the file that is calibrated on; "": none */
     nq_encode_options encode;
     double column_scales; /* exponent in effect */
     nq_recipe_tensor *tensors;
@@ -57,11 +61,17 @@ typedef struct nq_recipe {
     size_t budget_warning; /* one more than its index there; 0 if there is none */
 } nq_recipe;
 
-/* Reads every float tensor once for its statistics when the planner needs them.
- * Release with nq_recipe_close(). */
+/* Checks the options, and settles what they decide; no tensor is read yet. Release with
+ * nq_recipe_close(). */
 NOVAQ_CHECK novaq_status nq_recipe_make(nq_recipe *out, nq_tensors *ts,
-                                        const novaq_compress_options *opt, nq_pool *pool,
-                                        novaq_error *err);
+                                        const novaq_compress_options *opt, novaq_error *err);
+/* Settles the rest. Reads every float tensor, or its beginning, once for its statistics
+ * when the planner needs them. */
+NOVAQ_CHECK novaq_status nq_recipe_decide(nq_recipe *r, nq_pool *pool, novaq_error *err);
+/* plan.c: about the bytes that all tensors will take, rather too few, before that. */
+NOVAQ_CHECK novaq_status nq_recipe_foresee(uint64_t *bytes, const nq_recipe *r, novaq_error *err);
+/* Brings a remote source into memory, for work that reads its tensors more than once. */
+NOVAQ_CHECK novaq_status nq_recipe_hold(nq_recipe *r, novaq_error *err);
 void nq_recipe_close(nq_recipe *r);
 
 /* The tensor of that name, or NULL. */
@@ -95,8 +105,12 @@ NOVAQ_CHECK novaq_status nq_recipe_config(json_t **out, const nq_recipe *r, nova
 /* Calls fn, unless NULL; NOVAQ_E_INTERRUPTED when it says stop. */
 NOVAQ_CHECK novaq_status nq_report_step(novaq_progress_fn fn, void *ctx, const novaq_progress *now,
                                         novaq_error *err);
-/* The same with the options' callback, in bytes of the source. */
-NOVAQ_CHECK novaq_status nq_recipe_progress(const nq_recipe *r, const char *phase, const char *item,
+/* The same with the options' callback; remembers what was told. */
+NOVAQ_CHECK novaq_status nq_recipe_tell(nq_recipe *r, const novaq_progress *now, novaq_error *err);
+/* The same in bytes of the source. */
+NOVAQ_CHECK novaq_status nq_recipe_progress(nq_recipe *r, const char *phase, const char *item,
                                             uint64_t done, uint64_t total, novaq_error *err);
+/* What was told last, with what has come over the network since. */
+NOVAQ_CHECK novaq_status nq_recipe_tick(nq_recipe *r, novaq_error *err);
 
 #endif

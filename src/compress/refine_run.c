@@ -7,17 +7,21 @@
  */
 #include <math.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "base/buf.h"
+#include "base/cpu.h"
 #include "base/mem.h"
 #include "compress/job.h"
 #include "io/fs.h"
+#include "model/describe.h"
 #include "model/tokenizer.h"
 #include "refine/refine.h"
 #include "refine/save.h"
 
 #define TEXT_MAX      ((size_t)1 << 30)
-#define STEPS         300
+#define STEPS         600
 #define STEPS_MAX     1000000U
 #define PATIENCE      8
 #define SELF_TOKENS   65536U /* sampled, at most */
@@ -28,6 +32,7 @@
 typedef struct refinement {
     const novaq_refine_options *opt;
     nq_pool *pool;
+    nq_tensors *source; /* that the teacher reads; NULL where it is an artifact */
     nq_model *student, *teacher;
     nq_net *student_net, *teacher_net;
     nq_calibration text;
@@ -35,8 +40,15 @@ typedef struct refinement {
     nq_refine_data data;
     nq_refine_result result;
     char *checkpoint;
-    uint64_t memory; /* bytes, at most */
+    uint64_t memory; /* bytes beside the models, at most */
+    double began;    /* seconds */
 } refinement;
+
+static double seconds(void) {
+    struct timespec t = {0};
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
 
 /* ---- options -------------------------------------------------------------------------- */
 
@@ -76,10 +88,119 @@ static novaq_status check_options(const novaq_refine_options *o, novaq_error *er
     if (o->calibration == NULL || strcmp(o->calibration, "none") == 0) {
         return nq_fail(err, NOVAQ_E_ARG, "refinement needs a text; give a file or \"self\"");
     }
+    if (o->more_text_count > 0 && strcmp(o->calibration, "self") == 0) {
+        return nq_fail(err, NOVAQ_E_ARG, "either files or \"self\" to learn from, not both");
+    }
     return check_numbers(o, err);
 }
 
 static uint32_t steps_of(const novaq_refine_options *o) { return o->steps > 0 ? o->steps : STEPS; }
+
+/* ---- text ---------------------------------------------------------------------------------- */
+
+/* Where the i-th of n windows goes: those held out, one of each of `held` equal parts of
+ * the text, come last. Else in order. */
+static size_t place_of(size_t i, size_t n) {
+    size_t held = nq_refine_held_out((uint32_t)n);
+    size_t every = n / held;
+    size_t before = (i + every - 1 - every / 2) / every; /* held out, of the first i windows */
+    before = before < held ? before : held;
+    bool out = i % every == every / 2 && i / every < held;
+    return out ? n - held + before : i - before;
+}
+
+/* Windows that follow each other; of a long text as many as are asked for, spread. */
+static novaq_status windows_of(refinement *r, const int32_t *ids, size_t count, uint32_t length,
+                               const nq_tokenizer *tok, novaq_error *err) {
+    size_t most = count / length;
+    size_t wanted = (r->opt->calibration_tokens + (size_t)length - 1) / length;
+    size_t n = wanted > 0 && wanted < most ? wanted : most;
+    if (n < WINDOWS_LEAST || n > UINT32_MAX) {
+        return nq_fail(
+            err, NOVAQ_E_ARG,
+            "%s: %zu tokens are too few: two sequences of %u are the least, some hundred "
+            "a good number",
+            r->opt->calibration, count, length);
+    }
+    bool bos = nq_tokenizer_adds_bos(tok) && nq_tokenizer_bos(tok) >= 0;
+    r->text.sequences = (uint32_t)n;
+    r->text.length = length;
+    NQ_TRY(nq_alloc_raw(&r->text.tokens, n * length, sizeof *r->text.tokens, err));
+    for (size_t i = 0; i < n; i++) {
+        int32_t *to = r->text.tokens + place_of(i, n) * length;
+        memcpy(to, ids + i * most / n * length, length * sizeof *ids);
+        if (bos) {
+            to[0] = nq_tokenizer_bos(tok);
+        }
+    }
+    return NOVAQ_OK;
+}
+
+static novaq_status add_file(nq_buf *text, const char *path, novaq_error *err) {
+    char *more = NULL;
+    size_t len = 0;
+    NQ_TRY(nq_read_file(&more, &len, path, TEXT_MAX, err));
+    novaq_status st = nq_buf_append(text, more, len, err);
+    nq_free(more);
+    return st;
+}
+
+static novaq_status read_texts(nq_buf *text, const novaq_refine_options *o, novaq_error *err) {
+    *text = nq_buf_init(TEXT_MAX);
+    NQ_TRY(add_file(text, o->calibration, err));
+    for (size_t i = 0; i < o->more_text_count; i++) {
+        NQ_TRY(add_file(text, o->more_texts[i], err));
+    }
+    return NOVAQ_OK;
+}
+
+static novaq_status file_text(refinement *r, uint32_t length, novaq_error *err) {
+    nq_tokenizer *tok = NULL;
+    nq_buf text;
+    int32_t *ids = NULL;
+    size_t count = 0;
+    const json_t *desc = json_object_get(nq_weights_model(r->student->weights), "tokenizer");
+    NQ_TRY(nq_tokenizer_open(&tok, desc, err));
+    novaq_status st = read_texts(&text, r->opt, err);
+    if (st == NOVAQ_OK) {
+        st = nq_tokenizer_encode(&ids, &count, tok, (const char *)text.data, text.len, 0, 0, err);
+    }
+    if (st == NOVAQ_OK) {
+        st = windows_of(r, ids, count, length, tok, err);
+    }
+    nq_free(ids);
+    nq_buf_free(&text);
+    nq_tokenizer_close(&tok);
+    return st;
+}
+
+static novaq_status self_text(refinement *r, const char *teacher, novaq_error *err) {
+    const novaq_refine_options *o = r->opt;
+    uint64_t wanted = o->calibration_tokens;
+    if (wanted == 0) {
+        wanted = (uint64_t)steps_of(o) * o->batch * o->sequence;
+        wanted = wanted < SELF_TOKENS ? wanted : SELF_TOKENS;
+    }
+    wanted = wanted > WINDOWS_LEAST * SELF_LENGTH ? wanted : WINDOWS_LEAST * SELF_LENGTH;
+    char *why = NULL;
+    novaq_status st =
+        nq_calibration_open(&r->text, &why, teacher, r->source, "self", (uint32_t)wanted, o->seed,
+                            r->pool, o->progress, o->progress_ctx, err);
+    nq_free(why);
+    return st;
+}
+
+static novaq_status open_text(refinement *r, novaq_error *err) {
+    if (r->text.tokens == NULL) {
+        uint32_t length = r->opt->sequence;
+        uint32_t context = r->student->hyper.context;
+        NQ_TRY(file_text(r, length < context ? length : context, err));
+    }
+    uint32_t held = nq_refine_held_out(r->text.sequences);
+    r->data = (nq_refine_data){r->text.tokens, r->text.sequences, r->text.length,
+                               r->text.sequences - held};
+    return NOVAQ_OK;
+}
 
 /* ---- models ------------------------------------------------------------------------------ */
 
@@ -121,100 +242,56 @@ static novaq_status find_teacher(char **out, const refinement *r, novaq_error *e
     return NOVAQ_OK;
 }
 
+/* What is written is about as large as what came in; a single file waits beside itself. */
+static novaq_status check_space(const refinement *r, novaq_error *err) {
+    uint64_t need = nq_artifact_bytes(nq_weights_artifact(r->student->weights));
+    uint64_t left = nq_space_left(r->opt->output);
+    need *= r->opt->single_file ? 2 : 1;
+    return need <= left
+               ? NOVAQ_OK
+               : nq_fail(err, NOVAQ_E_NOSPACE,
+                         "%s: about %llu bytes are to be written, its file system has "
+                         "%llu left; make room or choose another output",
+                         r->opt->output, (unsigned long long)need, (unsigned long long)left);
+}
+
+static novaq_status open_teacher(refinement *r, const char *locator, novaq_error *err) {
+    return r->source != NULL ? nq_model_open_over(&r->teacher, r->source, r->pool, err)
+                             : nq_model_open(&r->teacher, locator, r->pool, err);
+}
+
+/* Text that the teacher samples is sampled by a model of its own, which is closed again
+ * before the one that stays is opened. */
+static novaq_status open_source(refinement *r, const char *locator, novaq_error *err) {
+    bool self = strcmp(r->opt->calibration, "self") == 0;
+    if (!nq_artifact_probe(locator)) {
+        NQ_TRY(nq_model_tensors_open(&r->source, locator, err));
+    }
+    if (!self) {
+        return NOVAQ_OK;
+    }
+    bool remote = r->source != NULL && nq_intake_is_remote(r->source);
+    if (remote && nq_intake_bytes(r->source) <= nq_physical_memory() / 4) {
+        NQ_TRY(nq_tensors_hold(r->source, err)); /* it is read twice */
+    }
+    return self_text(r, locator, err);
+}
+
 static novaq_status open_models(refinement *r, novaq_error *err) {
     const novaq_refine_options *o = r->opt;
+    /* Before hours go into what belongs there. */
+    NQ_TRY(nq_writer_probe(o->output, o->single_file, err));
     NQ_TRY(nq_pool_open(&r->pool, o->threads, err));
     NQ_TRY(nq_model_open(&r->student, o->artifact, r->pool, err));
+    NQ_TRY(check_space(r, err));
     char *teacher = NULL;
     NQ_TRY(find_teacher(&teacher, r, err));
-    novaq_status st = nq_model_open(&r->teacher, teacher, r->pool, err);
+    novaq_status st = open_source(r, teacher, err);
+    if (st == NOVAQ_OK) {
+        st = open_teacher(r, teacher, err);
+    }
     nq_free(teacher);
-    if (st != NOVAQ_OK) {
-        return nq_fail_context(err, st, "the teacher");
-    }
-    return check_pair(r, err);
-}
-
-/* ---- text ---------------------------------------------------------------------------------- */
-
-/* Windows that follow each other; of a long text as many as are asked for, spread. */
-static novaq_status windows_of(refinement *r, const int32_t *ids, size_t count, uint32_t length,
-                               const nq_tokenizer *tok, novaq_error *err) {
-    size_t most = count / length;
-    size_t wanted = (r->opt->calibration_tokens + (size_t)length - 1) / length;
-    size_t n = wanted > 0 && wanted < most ? wanted : most;
-    if (n < WINDOWS_LEAST || n > UINT32_MAX) {
-        return nq_fail(
-            err, NOVAQ_E_ARG,
-            "%s: %zu tokens are too few: two sequences of %u are the least, some hundred "
-            "a good number",
-            r->opt->calibration, count, length);
-    }
-    bool bos = nq_tokenizer_adds_bos(tok) && nq_tokenizer_bos(tok) >= 0;
-    r->text.sequences = (uint32_t)n;
-    r->text.length = length;
-    NQ_TRY(nq_alloc_raw(&r->text.tokens, n * length, sizeof *r->text.tokens, err));
-    for (size_t i = 0; i < n; i++) {
-        memcpy(r->text.tokens + i * length, ids + i * most / n * length, length * sizeof *ids);
-        if (bos) {
-            r->text.tokens[i * length] = nq_tokenizer_bos(tok);
-        }
-    }
-    return NOVAQ_OK;
-}
-
-static novaq_status file_text(refinement *r, uint32_t length, novaq_error *err) {
-    nq_tokenizer *tok = NULL;
-    char *text = NULL;
-    size_t len = 0;
-    int32_t *ids = NULL;
-    size_t count = 0;
-    const json_t *desc = json_object_get(nq_weights_model(r->student->weights), "tokenizer");
-    NQ_TRY(nq_tokenizer_open(&tok, desc, err));
-    novaq_status st = nq_read_file(&text, &len, r->opt->calibration, TEXT_MAX, err);
-    if (st == NOVAQ_OK) {
-        st = nq_tokenizer_encode(&ids, &count, tok, text, len, 0, 0, err);
-    }
-    if (st == NOVAQ_OK) {
-        st = windows_of(r, ids, count, length, tok, err);
-    }
-    nq_free(ids);
-    nq_free(text);
-    nq_tokenizer_close(&tok);
-    return st;
-}
-
-static novaq_status self_text(refinement *r, const char *teacher, novaq_error *err) {
-    const novaq_refine_options *o = r->opt;
-    uint64_t wanted = o->calibration_tokens;
-    if (wanted == 0) {
-        wanted = (uint64_t)steps_of(o) * o->batch * o->sequence;
-        wanted = wanted < SELF_TOKENS ? wanted : SELF_TOKENS;
-    }
-    wanted = wanted > WINDOWS_LEAST * SELF_LENGTH ? wanted : WINDOWS_LEAST * SELF_LENGTH;
-    char *why = NULL;
-    novaq_status st = nq_calibration_open(&r->text, &why, teacher, NULL, "self", (uint32_t)wanted,
-                                          o->seed, r->pool, o->progress, o->progress_ctx, err);
-    nq_free(why);
-    return st;
-}
-
-static novaq_status open_text(refinement *r, novaq_error *err) {
-    if (strcmp(r->opt->calibration, "self") != 0) {
-        uint32_t length = r->opt->sequence;
-        uint32_t context = r->student->hyper.context;
-        NQ_TRY(file_text(r, length < context ? length : context, err));
-    } else {
-        char *locator = NULL;
-        NQ_TRY(find_teacher(&locator, r, err));
-        novaq_status st = self_text(r, locator, err);
-        nq_free(locator);
-        NQ_TRY(st);
-    }
-    uint32_t held = nq_refine_held_out(r->text.sequences);
-    r->data = (nq_refine_data){r->text.tokens, r->text.sequences, r->text.length,
-                               r->text.sequences - held};
-    return NOVAQ_OK;
+    return st == NOVAQ_OK ? check_pair(r, err) : nq_fail_context(err, st, "the teacher");
 }
 
 /* ---- the run --------------------------------------------------------------------------------- */
@@ -234,20 +311,19 @@ static novaq_status open_nets(refinement *r, novaq_error *err) {
                         .halves = r->opt->exact == 0};
     nq_net_options t = {
         .sequences = o.sequences, .length = o.length, .frozen = true, .halves = o.halves};
-    uint64_t rows = (uint64_t)o.sequences * o.length;
     r->memory = nq_net_bytes(r->student, &o) + nq_net_bytes(r->teacher, &t);
-    r->memory +=
-        r->opt->lambda > 0 ? rows * r->student->hyper.dim * r->student->hyper.blocks * 4 : 0;
     NQ_TRY(nq_net_open(&r->student_net, r->student, &o, err));
+    r->memory += nq_refine_bytes(r->student_net, &r->student->hyper, &r->data, &r->run);
+    r->memory += (uint64_t)r->text.sequences * r->text.length * sizeof *r->text.tokens;
     return nq_net_open(&r->teacher_net, r->teacher, &t, err);
 }
 
 static void set_rates(nq_refine_options *run, const novaq_refine_options *o) {
     double *rate = run->adam.rate;
     rate[NQ_PARAM_CODEBOOK] = o->rate;
-    rate[NQ_PARAM_LOG_SCALE] = o->scale_rate >= 0 ? o->scale_rate : o->rate;
+    rate[NQ_PARAM_LOG_SCALE] = o->scale_rate >= 0 ? o->scale_rate : 2 * o->rate;
     rate[NQ_PARAM_ROW_MEAN] = rate[NQ_PARAM_LOG_SCALE];
-    rate[NQ_PARAM_GAIN] = o->gain_rate >= 0 ? o->gain_rate : o->rate;
+    rate[NQ_PARAM_GAIN] = o->gain_rate >= 0 ? o->gain_rate : 2 * o->rate;
     rate[NQ_PARAM_BIAS] = rate[NQ_PARAM_GAIN];
     /* Column scales are stored as powers of the root of 2: too coarse to be learnt. */
     rate[NQ_PARAM_COL_SCALE] = 0;
@@ -290,6 +366,9 @@ static json_t *step_line(const nq_refine_event *e) {
     if (e->rolled_back) {
         json_object_set_new(o, "rolled_back", json_true());
     }
+    if (e->warning != NULL) {
+        json_object_set_new(o, "warning", json_string(e->warning));
+    }
     return o;
 }
 
@@ -309,19 +388,41 @@ static novaq_status on_event(void *ctx, const nq_refine_event *e, bool within, n
 
 static void hash_number(nq_sha256 *h, double v) { nq_sha256_update(h, &v, sizeof v); }
 
-/* Everything the result depends on but the machine. */
+/* What tells that the teacher's weights are the same without reading them. */
+static novaq_status identify_teacher(nq_hash_text out, const refinement *r, novaq_error *err) {
+    const nq_artifact *a = nq_weights_artifact(r->teacher->weights);
+    json_t *origin = NULL;
+    bool sure = false; /* or else that the place is the same, which has to do */
+    if (a != NULL) {
+        const char *digest = NULL;
+        NQ_TRY(nq_json_get_string(&digest, nq_artifact_manifest(a), "manifest_sha256",
+                                  "the teacher", err));
+        nq_blake3_of(out, digest, strlen(digest));
+        return NOVAQ_OK;
+    }
+    NQ_TRY(nq_files_origin(&origin, nq_tensors_files(r->source), err));
+    novaq_status st = nq_intake_origin_key(out, &sure, origin, r->source, err);
+    json_decref(origin);
+    return st;
+}
+
+/* Everything the result depends on: also what decides the order of sums. */
 static novaq_status identify(refinement *r, novaq_error *err) {
     const novaq_refine_options *o = r->opt;
     const nq_artifact *a = nq_weights_artifact(r->student->weights);
     const char *digest = NULL;
     nq_sha256 *h = NULL;
     char *model = NULL;
+    nq_hash_text teacher;
+    unsigned cpu = nq_cpu_features();
+    NQ_TRY(identify_teacher(teacher, r, err));
     NQ_TRY(
         nq_json_get_string(&digest, nq_artifact_manifest(a), "manifest_sha256", o->artifact, err));
     NQ_TRY(nq_json_dump(&model, nq_weights_model(r->teacher->weights), 0, err));
     novaq_status st = nq_sha256_open(&h, err);
     if (st == NOVAQ_OK) {
-        const char *teacher = o->teacher != NULL ? o->teacher : "";
+        nq_sha256_update(h, NOVAQ_VERSION, sizeof NOVAQ_VERSION);
+        nq_sha256_update(h, &cpu, sizeof cpu);
         nq_sha256_update(h, digest, strlen(digest));
         nq_sha256_update(h, model, strlen(model));
         nq_sha256_update(h, teacher, strlen(teacher) + 1);
@@ -396,6 +497,22 @@ static json_t *make_record(const refinement *r) {
         finite_or_zero(x->base_perplexity), "after", finite_or_zero(x->best_perplexity));
 }
 
+/* What the report of this call tells besides the record. */
+static void complete_record(json_t *record, const refinement *r, json_t *summary) {
+    json_t *warnings = json_array();
+    json_object_set_new(record, "steps_done", json_integer((json_int_t)r->result.steps));
+    json_object_set_new(record, "resumed_at", json_integer((json_int_t)r->result.resumed));
+    json_object_set_new(record, "rolled_back", json_integer((json_int_t)r->result.rolled_back));
+    json_object_set_new(record, "memory_bytes", json_integer((json_int_t)r->memory));
+    json_object_set_new(record, "seconds", json_real(seconds() - r->began));
+    if (r->result.checkpoints_failed > 0) {
+        json_array_append_new(warnings, json_sprintf("%s: %u checkpoints could not be written",
+                                                     r->checkpoint, r->result.checkpoints_failed));
+    }
+    json_object_set_new(record, "warnings", warnings);
+    json_object_set(record, "summary", summary);
+}
+
 static novaq_status finish(char **report, refinement *r, novaq_error *err) {
     json_t *record = make_record(r);
     json_t *summary = NULL;
@@ -413,11 +530,7 @@ static novaq_status finish(char **report, refinement *r, novaq_error *err) {
                            .progress_ctx = r->opt->progress_ctx};
     novaq_status st = nq_refine_write(&summary, &save, err);
     if (st == NOVAQ_OK && report != NULL) {
-        json_object_set_new(record, "steps_done", json_integer((json_int_t)r->result.steps));
-        json_object_set_new(record, "resumed_at", json_integer((json_int_t)r->result.resumed));
-        json_object_set_new(record, "rolled_back", json_integer((json_int_t)r->result.rolled_back));
-        json_object_set_new(record, "memory_bytes", json_integer((json_int_t)r->memory));
-        json_object_set(record, "summary", summary);
+        complete_record(record, r, summary);
         st = nq_json_dump(report, record, 0, err);
     }
     json_decref(summary);
@@ -444,149 +557,15 @@ novaq_status novaq_refine(char **report, const novaq_refine_options *opt, novaq_
         *report = NULL;
     }
     NQ_TRY(check_options(opt, err));
-    refinement r = {.opt = opt};
+    refinement r = {.opt = opt, .began = seconds()};
     novaq_status st = refine(report, &r, err);
     nq_net_close(&r.student_net);
     nq_net_close(&r.teacher_net);
     nq_calibration_close(&r.text);
     nq_model_close(&r.student);
     nq_model_close(&r.teacher);
+    nq_tensors_close(&r.source);
     nq_pool_close(&r.pool);
     nq_free(r.checkpoint);
-    return st;
-}
-
-/* ---- compressing and refining ------------------------------------------------------------------
- */
-
-/* Removes an artifact of either form; what is no artifact stays. */
-static void remove_artifact(const char *path) {
-    if (!nq_artifact_probe(path)) {
-        return;
-    }
-    if (!nq_is_dir(path)) {
-        (void)unlink(path);
-        return;
-    }
-    char **names = NULL;
-    size_t count = 0;
-    if (nq_list_dir(&names, &count, path, NULL) != NOVAQ_OK) {
-        return;
-    }
-    for (size_t i = 0; i < count; i++) {
-        char *file = NULL;
-        if (nq_path_join(&file, path, names[i], NULL) == NOVAQ_OK) {
-            (void)unlink(file);
-        }
-        nq_free(file);
-    }
-    nq_free_names(names, count);
-    (void)rmdir(path);
-}
-
-static novaq_status refine_made(char **report, const novaq_compress_options *opt, const char *made,
-                                novaq_error *err) {
-    novaq_refine_options o = NOVAQ_REFINE_OPTIONS_INIT;
-    bool text = opt->calibration != NULL && strcmp(opt->calibration, "none") != 0 &&
-                strcmp(opt->calibration, "auto") != 0;
-    o.artifact = made;
-    o.teacher = opt->input;
-    o.output = opt->output;
-    o.single_file = opt->single_file;
-    o.steps = opt->refine_steps;
-    o.calibration = text ? opt->calibration : "self";
-    o.seed = opt->seed;
-    o.restart = opt->restart;
-    o.threads = opt->threads;
-    o.progress = opt->progress;
-    o.progress_ctx = opt->progress_ctx;
-    char *whole = NULL;
-    json_t *record = NULL;
-    NQ_TRY(novaq_refine(&whole, &o, err));
-    novaq_status st = nq_json_parse_object(&record, "report", whole, strlen(whole), err);
-    if (st == NOVAQ_OK && report != NULL) {
-        json_t *summary = json_object_get(record, "summary");
-        json_object_set(summary, "refinement", record);
-        json_incref(summary);
-        json_object_del(record, "summary");
-        st = nq_json_dump(report, summary, 0, err);
-        json_decref(summary);
-    }
-    json_decref(record);
-    nq_free(whole);
-    return st;
-}
-
-/* What refinement adds to the artifact at most: codebooks of the usual schemes for each
- * 64 columns of a matrix, and their alignment. */
-#define GROUP_COLS  64
-#define GROUP_BYTES 98U
-#define MATRIX_PAD  128U
-
-/* *bytes, and the weights of those matrices. */
-static novaq_status growth(uint64_t *bytes, uint64_t *weights, const novaq_compress_options *opt,
-                           novaq_error *err) {
-    nq_tensors *ts = NULL;
-    *bytes = *weights = 0;
-    NQ_TRY(nq_model_tensors_open(&ts, opt->input, err));
-    for (size_t i = 0; i < nq_tensors_count(ts); i++) {
-        const nq_tensor_info *t = nq_tensors_at(ts, i);
-        nq_role role = nq_tensor_role(t->name, t->rank);
-        bool kept = opt->keep_embedding && (role == NQ_ROLE_EMBEDDING || role == NQ_ROLE_HEAD);
-        if (t->rank < 2 || kept) {
-            continue;
-        }
-        uint64_t rows = 0;
-        uint64_t cols = 0;
-        nq_matrix_view(&rows, &cols, t->rank, t->shape);
-        *bytes += (cols + GROUP_COLS - 1) / GROUP_COLS * GROUP_BYTES + MATRIX_PAD;
-        *weights += t->elements;
-    }
-    nq_tensors_close(&ts);
-    return NOVAQ_OK;
-}
-
-/* Leaves room in the budget for what refinement adds. */
-static novaq_status make_room(novaq_compress_options *first, novaq_error *err) {
-    uint64_t bytes = 0;
-    uint64_t weights = 0;
-    if (first->scheme != NULL || first->paper != 0) {
-        return NOVAQ_OK;
-    }
-    NQ_TRY(growth(&bytes, &weights, first, err));
-    if (first->target_size > bytes) {
-        first->target_size -= bytes;
-    } else if (first->target_size == 0 && weights > 0) {
-        double bits = 8.0 * (double)bytes / (double)weights;
-        double left = first->target_bits - bits;
-        first->target_bits = left > 0.9 * first->target_bits ? left : first->target_bits;
-    }
-    return NOVAQ_OK;
-}
-
-/* Symbols first, in an artifact beside the output, which a run that was interrupted in
- * its refinement leaves for the next. */
-novaq_status nq_compress_refined(char **report, const novaq_compress_options *opt,
-                                 novaq_error *err) {
-    novaq_compress_options first = *opt;
-    char *made = NULL;
-    size_t len = strlen(opt->output);
-    while (len > 1 && opt->output[len - 1] == '/') {
-        len--;
-    }
-    NQ_TRY(nq_asprintf(&made, err, "%.*s.unrefined", (int)len, opt->output));
-    first.output = made;
-    first.refine = 0;
-    novaq_status st = make_room(&first, err);
-    if (st == NOVAQ_OK) {
-        st = novaq_compress(NULL, &first, err);
-    }
-    if (st == NOVAQ_OK) {
-        st = refine_made(report, opt, made, err);
-    }
-    if (st == NOVAQ_OK) {
-        remove_artifact(made);
-    }
-    nq_free(made);
     return st;
 }

@@ -42,7 +42,6 @@ typedef struct prober {
 
 static novaq_status tick(void *ctx, novaq_error *err) {
     const prober *p = ctx;
-    const novaq_compress_options *o = p->j->recipe.opt;
     novaq_progress now = {.phase = "sensitivity",
                           .item = p->item != NULL ? p->item : "",
                           .done = p->block,
@@ -50,7 +49,7 @@ static novaq_status tick(void *ctx, novaq_error *err) {
                           .unit = "blocks",
                           .value = NAN,
                           .received = nq_intake_received(p->j->ts)};
-    return nq_report_step(o->progress, o->progress_ctx, &now, err);
+    return nq_recipe_tell(&p->j->recipe, &now, err);
 }
 
 /* ---- divergence ----------------------------------------------------------------- */

@@ -207,6 +207,13 @@ novaq_status nq_job_write(nq_compress_job *j, nq_recipe_tensor *t, const nq_enco
     return st;
 }
 
+/* A tensor that cannot be coded, though the recipe said so. */
+static void keep_raw(nq_compress_job *j, nq_recipe_tensor *t) {
+    j->recipe.coded_elements -= t->coded ? t->src->elements : 0;
+    t->coded = false;
+    t->scheme = (nq_scheme){.kind = NQ_SCHEME_RAW, .d = 1};
+}
+
 novaq_status nq_job_read(float **w, nq_compress_job *j, nq_recipe_tensor *t, novaq_error *err) {
     *w = NULL;
     NQ_TRY(nq_alloc_raw(w, t->src->elements, sizeof(float), err));
@@ -222,9 +229,7 @@ novaq_status nq_job_read(float **w, nq_compress_job *j, nq_recipe_tensor *t, nov
     }
     bool bad = st == NOVAQ_OK && t->stats.nonfinite > 0;
     if (bad) {
-        j->recipe.coded_elements -= t->coded ? t->src->elements : 0;
-        t->coded = false;
-        t->scheme = (nq_scheme){.kind = NQ_SCHEME_RAW, .d = 1};
+        keep_raw(j, t);
     }
     if (bad || st != NOVAQ_OK) {
         nq_free(*w);
@@ -273,8 +278,21 @@ novaq_status nq_job_store(nq_compress_job *j, nq_recipe_tensor *t, novaq_error *
 
 /* ---- recalling ------------------------------------------------------------------------- */
 
-/* The layer of an interrupted run is what this run would write: coded by the same
- * scheme, or kept because of what it holds. */
+/* Whether the layer of an interrupted run is of the recipe's tensor: a journal's text is
+ * not to be trusted more than its data. */
+static bool is_of(const nq_layer *l, const nq_recipe_tensor *t) {
+    const nq_tensor_info *s = t->src;
+    bool matrix = l->scheme.kind == NQ_SCHEME_CODE || l->scheme.kind == NQ_SCHEME_Q8;
+    bool same = l->rank == s->rank && l->elements == s->elements && l->role == t->role &&
+                l->source_dtype == s->dtype;
+    for (uint32_t i = 0; same && i < s->rank; i++) {
+        same = l->shape[i] == s->shape[i];
+    }
+    return same && (!matrix || (l->q.rows == t->rows && l->q.cols == t->cols));
+}
+
+/* It is what this run would write: coded by the same scheme, or kept because of what it
+ * holds. */
 static bool is_wanted(const nq_layer *l, const nq_recipe_tensor *t, uint64_t nonfinite) {
     char a[NQ_SCHEME_NAME];
     char b[NQ_SCHEME_NAME];
@@ -297,7 +315,7 @@ novaq_status nq_job_recall(nq_layer *layer, bool *found, nq_compress_job *j, nq_
     uint64_t nonfinite = member(note, "nonfinite");
     nq_hash_text hash = "";
     *found = false;
-    if (next == NULL || text == NULL || strlen(text) != NQ_BLAKE3_HEX ||
+    if (next == NULL || text == NULL || strlen(text) != NQ_BLAKE3_HEX || !is_of(next, t) ||
         !is_wanted(next, t, nonfinite)) {
         return NOVAQ_OK;
     }
@@ -314,8 +332,7 @@ novaq_status nq_job_recall(nq_layer *layer, bool *found, nq_compress_job *j, nq_
     }
     nq_intake_known(&j->intake, t->src, hash);
     if (t->coded && nonfinite > 0) {
-        t->coded = false;
-        t->scheme = (nq_scheme){.kind = NQ_SCHEME_RAW, .d = 1};
+        keep_raw(j, t);
         NQ_TRY(warn_of_nonfinite(j, t, nonfinite, err));
     }
     j->resumed++;
@@ -326,8 +343,6 @@ novaq_status nq_job_recall(nq_layer *layer, bool *found, nq_compress_job *j, nq_
 /* ---- all of them ------------------------------------------------------------------------ */
 
 novaq_status nq_job_progress(nq_compress_job *j, const char *item, novaq_error *err) {
-    j->item = item;
-    const novaq_compress_options *o = j->recipe.opt;
     novaq_progress now = {.phase = "compress",
                           .item = item,
                           .done = j->done,
@@ -337,17 +352,12 @@ novaq_status nq_job_progress(nq_compress_job *j, const char *item, novaq_error *
                           .received = nq_intake_received(j->ts),
                           .items = j->tensors,
                           .items_total = j->recipe.count};
-    return nq_report_step(o->progress, o->progress_ctx, &now, err);
+    return nq_recipe_tell(&j->recipe, &now, err);
 }
 
 novaq_status nq_job_tick(void *ctx, novaq_error *err) {
     nq_compress_job *j = ctx;
-    if (j->fetching) {
-        return nq_recipe_progress(&j->recipe, "fetch", "", nq_intake_received(j->ts),
-                                  nq_intake_bytes(j->ts), err);
-    }
-    return j->total > 0 ? nq_job_progress(j, j->item != NULL ? j->item : "", err)
-                        : nq_recipe_progress(&j->recipe, "read", "", 0, 0, err);
+    return nq_recipe_tick(&j->recipe, err);
 }
 
 /* From the first tensor that has to be read on, those after it are fetched ahead. */

@@ -231,29 +231,14 @@ static novaq_status sync_dir(const char *dir, novaq_error *err) {
     return st;
 }
 
-/* Not retried on EINTR: after it the descriptor's state is unspecified, and
- * Linux has always released it. */
-static novaq_status flush_and_close(nq_outfile *f, novaq_error *err) {
-    int rc = fsync(f->fd);
-    int why = errno;
-    int closed = close(f->fd);
-    int close_why = errno;
-    f->fd = -1;
-    if (rc != 0) {
-        return nq_fail_errno(err, NOVAQ_E_IO, why, "%s: cannot flush to disk", f->partial);
-    }
-    if (closed != 0 && close_why != EINTR) {
-        return nq_fail_errno(err, NOVAQ_E_IO, close_why, "%s: cannot close", f->partial);
-    }
-    return NOVAQ_OK;
-}
-
 novaq_status nq_outfile_commit(nq_outfile **file, const char *path, novaq_error *err) {
     nq_outfile *f = *file;
     *file = NULL;
     const char *target = path != NULL ? path : f->path;
     bool renamed = false;
-    novaq_status st = flush_and_close(f, err);
+    novaq_status st = fsync(f->fd) == 0 ? NOVAQ_OK
+                                        : nq_fail_errno(err, NOVAQ_E_IO, errno,
+                                                        "%s: cannot flush to disk", f->partial);
     if (st == NOVAQ_OK) {
         renamed = rename(f->partial, target) == 0;
         st = renamed ? sync_dir(f->dir, err)
@@ -263,6 +248,9 @@ novaq_status nq_outfile_commit(nq_outfile **file, const char *path, novaq_error 
     if (!renamed) {
         (void)unlink(f->partial);
     }
+    /* Last, since the lock goes with it. Its bytes are on the disk: there is nothing left
+     * that closing could fail to write. */
+    (void)close(f->fd);
     outfile_free(f);
     return st;
 }
@@ -487,6 +475,15 @@ void nq_map_close(nq_map *m) {
         (void)munmap((void *)(uintptr_t)m->data, (size_t)m->size);
     }
     *m = (nq_map){.data = NULL};
+}
+
+void nq_map_drop(const nq_map *m, uint64_t begin, uint64_t end) {
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    begin -= begin % page;
+    end -= end % page;
+    if (begin < end && end <= m->size) {
+        (void)madvise((void *)(uintptr_t)(m->data + begin), (size_t)(end - begin), MADV_DONTNEED);
+    }
 }
 
 /* ---- scratch ---------------------------------------------------------------- */

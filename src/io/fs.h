@@ -31,8 +31,8 @@ NOVAQ_CHECK novaq_status nq_outfile_read(nq_outfile *f, uint64_t offset, void *d
 NOVAQ_CHECK novaq_status nq_outfile_truncate(nq_outfile *f, uint64_t size, novaq_error *err);
 /* What was written so far survives a loss of power. */
 NOVAQ_CHECK novaq_status nq_outfile_sync(nq_outfile *f, novaq_error *err);
-/* fsync, close, rename to `path` (NULL: the path given at open; it may name
- * another file of the same directory), fsync the directory. Consumes *f. */
+/* fsync, rename to `path` (NULL: the path given at open; it may name another file of
+ * the same directory), fsync the directory, close: the lock goes last. Consumes *f. */
 NOVAQ_CHECK novaq_status nq_outfile_commit(nq_outfile **f, const char *path, novaq_error *err);
 /* Closes and unlinks the partial file. NULL is fine. */
 void nq_outfile_abort(nq_outfile **f);
@@ -72,6 +72,8 @@ typedef struct nq_map {
 } nq_map;
 NOVAQ_CHECK novaq_status nq_map_open(nq_map *out, const char *path, novaq_error *err);
 void nq_map_close(nq_map *m);
+/* Bytes [begin, end) need not stay in memory; they are read again when touched. */
+void nq_map_drop(const nq_map *m, uint64_t begin, uint64_t end);
 
 /* Large scratch, zeroed. on_disk: a temporary file without a name (in TMPDIR, else
  * /var/tmp), whose space is reserved at once, mapped; the system keeps of it in

@@ -1,10 +1,13 @@
 /* gemm.h - products of matrices whose numbers are rounded to bfloat16.
  *
- * Owns: one tile of C = A B with float sums, for CPUs that multiply pairs of bfloat16
- * twice as fast as floats. Refuses: threads, tiles of a whole product.
+ * Owns: for CPUs that multiply pairs of bfloat16 twice as fast as floats, packing the
+ * lines of A (its rows) and B (its columns) into panels, and one tile of C = A B with float
+ * sums from panels. Refuses: threads, memory, choosing tiles of a whole product.
  *
- * Inputs are rounded to nearest even on the way in; products are exact, sums are floats
- * in an order that shape alone decides.
+ * A panel holds the pairs (k, k + 1) of some lines, line by line within a pair: uint32_t
+ * [pairs][NQ_GEMM16_A or NQ_GEMM16_B]; panels lie behind each other, so line i (a multiple
+ * of the panel's) begins at i * pairs. Inputs are rounded to nearest even; products are
+ * exact, sums are floats in an order that k alone decides.
  */
 #ifndef NQ_KERN_GEMM_H
 #define NQ_KERN_GEMM_H
@@ -12,22 +15,38 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Largest tile. */
-#define NQ_GEMM16_M 256
-#define NQ_GEMM16_N 384
+/* Lines of a panel of A and of B, and what both divide; numbers of k summed at a time:
+ * longer products are cut at multiples of it. */
+#define NQ_GEMM16_A     8
+#define NQ_GEMM16_B     48
+#define NQ_GEMM16_LINES 48
+#define NQ_GEMM16_K     256
+
+typedef struct nq_gemm16_lines {
+    bool b;            /* lines of B, else of A */
+    bool along;        /* x[line * ld + k], else x[k * ld + line] */
+    uint64_t count, k; /* lines and numbers of each to pack: k even unless the last */
+    uint64_t pairs;    /* of a whole panel */
+    uint64_t ld;       /* floats */
+    const float *x;    /* first line, first number */
+    uint32_t *to;      /* its pair; a multiple of NQ_GEMM16_LINES lines is written at most */
+} nq_gemm16_lines;
 
 typedef struct nq_gemm16_tile {
-    bool ta, tb, add;       /* A (k, m), B (n, k) stored transposed; C += */
-    uint64_t m, n, k;       /* m <= NQ_GEMM16_M, n <= NQ_GEMM16_N */
-    uint64_t lda, ldb, ldc; /* floats from one row to the next */
-    const float *a, *b;
+    bool add;         /* C += */
+    uint64_t m, n, k; /* of the tile; k: of whole panels */
+    uint64_t ldc;     /* floats from one row to the next */
+    const uint32_t *a, *b;
     float *c;
 } nq_gemm16_tile;
 
-typedef void (*nq_gemm16_fn)(const nq_gemm16_tile *t);
+typedef struct nq_gemm16 {
+    void (*pack)(const nq_gemm16_lines *l); /* lines missing in the last panel become zeros */
+    void (*tile)(const nq_gemm16_tile *t);
+} nq_gemm16;
 
-void nq_gemm16_avx512bf16(const nq_gemm16_tile *t); /* defined on x86-64 only */
+extern const nq_gemm16 nq_gemm16_avx512bf16; /* defined on x86-64 only */
 /* NULL where there is nothing faster than floats. */
-nq_gemm16_fn nq_gemm16_for(unsigned features);
+const nq_gemm16 *nq_gemm16_for(unsigned features);
 
 #endif

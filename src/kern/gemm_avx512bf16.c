@@ -1,6 +1,5 @@
-/* gemm_avx512bf16.c - see gemm.h. Both inputs are packed, KC of k at a time, into panels
- * of pairs (k, k + 1): A in panels of MR rows, B in panels of NR columns; a panel of each
- * makes MR x NR sums in registers. */
+/* gemm_avx512bf16.c - see gemm.h. A panel of A and one of B make 8 x 48 sums in registers:
+ * for each pair of k, three vectors of B are multiplied by eight pairs of A. */
 #if defined(__x86_64__)
 
 #include <immintrin.h>
@@ -8,40 +7,55 @@
 
 #include "kern/gemm.h"
 
-#define MR 8
-#define NR 48
-#define KC 256
+#define MR NQ_GEMM16_A
+#define NR NQ_GEMM16_B
 
-typedef struct packed {
-    uint32_t a[NQ_GEMM16_M / MR][KC / 2][MR];
-    uint32_t b[NQ_GEMM16_N / NR][KC / 2][NR];
-} packed;
+static inline uint64_t smaller(uint64_t x, uint64_t y) { return x < y ? x : y; }
+
+/* The first count of sixteen. */
+static inline __mmask16 first(uint64_t count) {
+    return (__mmask16)(0xffffU >> (16 - smaller(count, 16)));
+}
+
+/* ---- packing --------------------------------------------------------------------- */
 
 /* Pairs of lines k0 and k1 (NULL: zeros) at 16 places: 16 numbers of each, count used. */
 static inline __m512i pair_lines(const float *k0, const float *k1, uint64_t count) {
-    __mmask16 use = count >= 16 ? (__mmask16)0xffff : (__mmask16)((1U << count) - 1U);
-    __m512 low = _mm512_maskz_loadu_ps(use, k0);
-    __m512 high = k1 != NULL ? _mm512_maskz_loadu_ps(use, k1) : _mm512_setzero_ps();
+    __m512 low = _mm512_maskz_loadu_ps(first(count), k0);
+    __m512 high = k1 != NULL ? _mm512_maskz_loadu_ps(first(count), k1) : _mm512_setzero_ps();
     __m256i l = (__m256i)_mm512_cvtneps_pbh(low);
     __m256i h = (__m256i)_mm512_cvtneps_pbh(high);
     return _mm512_or_si512(_mm512_cvtepu16_epi32(l),
                            _mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
 }
 
-/* x lies with its lines along k: x[k * ld + line]. dst (k / 2, width), lines [0, count). */
-static void pack_across(uint32_t *dst, uint64_t width, const float *x, uint64_t ld, uint64_t count,
-                        uint64_t k) {
-    for (uint64_t i = 0; i < k; i += 2) {
-        for (uint64_t at = 0; at < width; at += 16) {
-            uint64_t left = at < count ? count - at : 0;
-            const float *k0 = x + i * ld + (left > 0 ? at : 0);
-            __m512i v = pair_lines(k0, i + 1 < k ? k0 + ld : NULL, left);
-            if (width - at >= 16) {
-                _mm512_storeu_si512(dst + i / 2 * width + at, v);
-            } else {
-                _mm256_storeu_si256((__m256i *)(void *)(dst + i / 2 * width + at),
-                                    _mm512_castsi512_si256(v));
-            }
+/* Pair p of lines [line, line + 16): of one panel of B, or of two of A. */
+static inline void store(const nq_gemm16_lines *l, uint64_t line, uint64_t p, __m512i v) {
+    if (l->b) {
+        uint32_t *to = l->to + line / NR * NR * l->pairs + p * NR + line % NR;
+        _mm512_storeu_si512(to, v);
+        return;
+    }
+    uint32_t *to = l->to + line * l->pairs + p * MR;
+    _mm256_storeu_si256((__m256i *)(void *)to, _mm512_castsi512_si256(v));
+    _mm256_storeu_si256((__m256i *)(void *)(to + MR * l->pairs), _mm512_extracti64x4_epi64(v, 1));
+}
+
+/* Lines that are written: whole panels of B, pairs of panels of A. */
+static inline uint64_t padded(const nq_gemm16_lines *l) {
+    uint64_t unit = l->b ? NR : 2 * MR;
+    return (l->count + unit - 1) / unit * unit;
+}
+
+static void pack_across(const nq_gemm16_lines *l) {
+    uint64_t end = padded(l);
+    for (uint64_t i = 0; i < l->k; i += 2) {
+        const float *k0 = l->x + i * l->ld;
+        for (uint64_t at = 0; at < end; at += 16) {
+            uint64_t left = at < l->count ? l->count - at : 0;
+            uint64_t from = left > 0 ? at : 0;
+            const float *k1 = i + 1 < l->k ? k0 + l->ld + from : NULL;
+            store(l, at, i / 2, pair_lines(k0 + from, k1, left));
         }
     }
 }
@@ -81,54 +95,46 @@ static inline __m512i pair_line(const float *x, uint64_t n) {
     if (n >= 32) {
         return (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(x + 16), _mm512_loadu_ps(x));
     }
-    __mmask16 low = n >= 16 ? (__mmask16)0xffff : (__mmask16)((1U << n) - 1U);
-    __mmask16 high = n > 16 ? (__mmask16)((1U << (n - 16)) - 1U) : (__mmask16)0;
-    __m512 v0 = _mm512_maskz_loadu_ps(low, x);
-    __m512 v1 = high != 0 ? _mm512_maskz_loadu_ps(high, x + 16) : _mm512_setzero_ps();
+    __m512 v0 = _mm512_maskz_loadu_ps(first(n), x);
+    __m512 v1 = n > 16 ? _mm512_maskz_loadu_ps(first(n - 16), x + 16) : _mm512_setzero_ps();
     return (__m512i)_mm512_cvtne2ps_pbh(v1, v0);
 }
 
-/* x lies with k along its lines: x[line * ld + k]. Sixteen lines at a time. */
-static void pack_along(uint32_t *dst, uint64_t width, const float *x, uint64_t ld, uint64_t count,
-                       uint64_t k) {
-    for (uint64_t line = 0; line < width; line += 16) {
-        uint64_t lines = count > line ? count - line : 0;
-        for (uint64_t i = 0; i < k; i += 32) {
+static void pack_along(const nq_gemm16_lines *l) {
+    uint64_t end = padded(l);
+    for (uint64_t line = 0; line < end; line += 16) {
+        uint64_t lines = l->count > line ? l->count - line : 0;
+        for (uint64_t i = 0; i < l->k; i += 32) {
             __m512i r[16];
-            uint64_t n = k - i < 32 ? k - i : 32;
+            uint64_t n = smaller(l->k - i, 32);
 #pragma GCC unroll 16
-            for (uint64_t l = 0; l < 16; l++) {
-                r[l] = l < lines ? pair_line(x + (line + l) * ld + i, n) : _mm512_setzero_si512();
+            for (uint64_t j = 0; j < 16; j++) {
+                r[j] = j < lines ? pair_line(l->x + (line + j) * l->ld + i, n)
+                                 : _mm512_setzero_si512();
             }
             transpose(r);
-            uint32_t *to = dst + i / 2 * width + line;
             for (uint64_t p = 0; p < (n + 1) / 2; p++) {
-                if (width >= 16) {
-                    _mm512_storeu_si512(to + p * width, r[p]);
-                } else {
-                    _mm256_storeu_si256((__m256i *)(void *)(to + p * width),
-                                        _mm512_castsi512_si256(r[p]));
-                }
+                store(l, line, i / 2 + p, r[p]);
             }
         }
     }
 }
 
-static void pack(uint32_t *dst, uint64_t width, bool along, const float *x, uint64_t ld,
-                 uint64_t count, uint64_t k) {
-    if (along) {
-        pack_along(dst, width, x, ld, count, k);
+static void pack(const nq_gemm16_lines *l) {
+    if (l->along) {
+        pack_along(l);
     } else {
-        pack_across(dst, width, x, ld, count, k);
+        pack_across(l);
     }
 }
 
+/* ---- products ---------------------------------------------------------------------- */
+
 static inline void put(float *c, __m512 v, uint64_t count, bool add) {
-    __mmask16 use = count >= 16 ? (__mmask16)0xffff : (__mmask16)((1U << count) - 1U);
     if (add) {
-        v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(use, c));
+        v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(first(count), c));
     }
-    _mm512_mask_storeu_ps(c, use, v);
+    _mm512_mask_storeu_ps(c, first(count), v);
 }
 
 /* One panel of each: rows x cols of C are there. */
@@ -160,36 +166,30 @@ static void panels(float *c, uint64_t ldc, const uint32_t (*a)[MR], const uint32
     }
 }
 
-static uint64_t smaller(uint64_t x, uint64_t y) { return x < y ? x : y; }
-
-static void block(const nq_gemm16_tile *t, packed *w, uint64_t k0, uint64_t k) {
-    const float *a = t->a + (t->ta ? k0 * t->lda : k0);
-    const float *b = t->b + (t->tb ? k0 : k0 * t->ldb);
-    uint64_t pairs = (k + 1) / 2;
-    for (uint64_t i = 0; i < t->m; i += MR) {
-        pack(w->a[i / MR][0], MR, !t->ta, a + (t->ta ? i : i * t->lda), t->lda,
-             smaller(t->m - i, MR), k);
-    }
+/* Pairs [p0, p0 + pairs) of all panels. */
+static void block(const nq_gemm16_tile *t, uint64_t p0, uint64_t pairs) {
+    uint64_t all = (t->k + 1) / 2;
     for (uint64_t j = 0; j < t->n; j += NR) {
-        uint64_t cols = smaller(t->n - j, NR);
-        pack(w->b[j / NR][0], NR, t->tb, b + (t->tb ? j * t->ldb : j), t->ldb, cols, k);
+        const uint32_t *b = t->b + j * all + p0 * NR;
         for (uint64_t i = 0; i < t->m; i += MR) {
-            panels(t->c + i * t->ldc + j, t->ldc, (const uint32_t(*)[MR])w->a[i / MR],
-                   (const uint32_t(*)[NR])w->b[j / NR], pairs, smaller(t->m - i, MR), cols,
-                   t->add || k0 > 0);
+            const uint32_t *a = t->a + i * all + p0 * MR;
+            panels(t->c + i * t->ldc + j, t->ldc, (const uint32_t(*)[MR])a,
+                   (const uint32_t(*)[NR])b, pairs, smaller(t->m - i, MR), smaller(t->n - j, NR),
+                   t->add || p0 > 0);
         }
     }
 }
 
-void nq_gemm16_avx512bf16(const nq_gemm16_tile *t) {
-    packed w;
-    for (uint64_t k0 = 0; k0 < t->k; k0 += KC) {
-        block(t, &w, k0, smaller(t->k - k0, KC));
-    }
-    for (uint64_t i = 0; t->k == 0 && !t->add && i < t->m; i++) {
-        memset(t->c + i * t->ldc, 0, t->n * sizeof(float));
-    }
+static void tile(const nq_gemm16_tile *t) {
+    uint64_t all = (t->k + 1) / 2;
+    uint64_t p0 = 0;
+    do {
+        block(t, p0, smaller(all - p0, NQ_GEMM16_K / 2));
+        p0 += NQ_GEMM16_K / 2;
+    } while (p0 < all);
 }
+
+const nq_gemm16 nq_gemm16_avx512bf16 = {.pack = pack, .tile = tile};
 
 #else
 typedef int nq_gemm_avx512bf16_unused;

@@ -5,10 +5,10 @@
 
 #include "base/cpu.h"
 
-nq_gemm16_fn nq_gemm16_for(unsigned features) {
+const nq_gemm16 *nq_gemm16_for(unsigned features) {
 #if defined(__x86_64__)
     if ((features & NQ_CPU_BF16) != 0) {
-        return nq_gemm16_avx512bf16;
+        return &nq_gemm16_avx512bf16;
     }
 #else
     (void)features;

@@ -296,7 +296,6 @@ static novaq_status prepare_code(encode_job *j, novaq_error *err) {
     NQ_TRY(nq_alloc(&j->plain, j->rows * s->fields, j->stride, err));
     NQ_TRY(nq_alloc(&j->sums, j->segments * j->subs, 4 * sizeof(double), err));
     NQ_TRY(nq_alloc(&j->totals, j->segments, 4 * sizeof(double), err));
-    NQ_TRY(nq_alloc(&o->symbols, j->rows, nq_scheme_row_bytes(s, j->cols), err));
     NQ_TRY(nq_alloc(&o->codebooks, nq_scheme_codebook_bytes(s), 1, err));
     NQ_TRY(nq_alloc(&o->codebook_scale, 1, sizeof(uint16_t), err));
     memcpy(o->codebooks, j->codebook.entries, nq_scheme_codebook_bytes(s));

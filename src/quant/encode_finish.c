@@ -105,7 +105,7 @@ static void own_basis_error(double *sum, const encode_job *j, float *src, float 
     }
 }
 
-/* Packs a segment and measures it with the scales as stored. w holds the row
+/* Measures a segment with the scales as stored. w holds the row
  * divided by what normalization divided by (ratio[r] now), so it is brought back
  * to the weights' units; where the coded target is not the original itself, the
  * original lies in the item's array. Subspaces are measured where they are coded;
@@ -116,12 +116,9 @@ static void finish_segment(void *ctx, uint64_t segment, unsigned worker) {
     const nq_scheme *s = &j->scheme;
     float *q = (float *)(void *)(f->scratch + worker * f->bytes);
     float *src = q + padded_cols(j);
-    uint64_t row_bytes = nq_scheme_row_bytes(s, j->cols);
     double *total = j->totals + segment * 4;
     uint64_t end = nq_encode_segment_end(j, segment);
     for (uint64_t r = segment * j->opt->segment_rows; r < end; r++) {
-        nq_symbols_pack(j->out->symbols + r * row_bytes, s, j->plain + r * s->fields * j->stride,
-                        j->cols);
         double factor = ldexp((double)nq_f16_to_f32(j->out->row_scale[r]), j->out->q.exponent);
         double mean = j->mean != NULL ? (double)j->mean[r] : 0;
         const float *original = j->target != NULL ? j->item->w + r * j->cols : NULL;
@@ -209,6 +206,19 @@ static void summarise(encode_job *j) {
     o->output_error = size > 0 ? error / size : NAN;
 }
 
+/* Packs the rows where they lie, one after the other: a packed row is no longer than its
+ * symbols, a byte each, so none is overwritten before its turn. */
+static void pack_in_place(encode_job *j, uint8_t *row) {
+    uint64_t plain = j->scheme.fields * j->stride;
+    uint64_t packed = nq_scheme_row_bytes(&j->scheme, j->cols);
+    for (uint64_t r = 0; r < j->rows; r++) {
+        nq_symbols_pack(row, &j->scheme, j->plain + r * plain, j->cols);
+        memcpy(j->plain + r * packed, row, packed);
+    }
+    j->out->symbols = j->plain;
+    j->plain = NULL;
+}
+
 void nq_encode_finish(encode_job *j, uint8_t *scratch, uint64_t bytes) {
     finish_job f = {.j = j, .scratch = scratch, .bytes = bytes};
     /* From here on ratio keeps the divisor, scale becomes what is stored. */
@@ -224,6 +234,7 @@ void nq_encode_finish(encode_job *j, uint8_t *scratch, uint64_t bytes) {
     store_scales(j);
     nq_pool_run(j->pool, finish_segment, &f, j->segments);
     summarise(j);
+    pack_in_place(j, scratch);
 }
 
 static void q8_row(encode_job *j, uint64_t r, float *src, float *dec) {

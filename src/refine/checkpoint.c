@@ -6,7 +6,7 @@
 #include "base/mem.h"
 #include "io/fs.h"
 
-#define VERSION 1U
+#define VERSION 2U
 
 typedef struct header {
     char magic[8];
@@ -15,14 +15,16 @@ typedef struct header {
     char identity[NQ_SHA256_HEX];
 } header;
 
-/* values, two moments, best, good. */
-#define ARRAYS 5
+/* values, two moments, best, good, mean. In memory there is the unit as well, and what is
+ * kept aside while something else is measured; a file is put together in memory. */
+#define ARRAYS 6
+_Static_assert(ARRAYS + 2 + ARRAYS == NQ_REFINE_STATE_ARRAYS, "arrays of a state");
 
 novaq_status nq_refine_state_open(nq_refine_state *s, nq_param *params, size_t count,
                                   const nq_adam_options *opt, novaq_error *err) {
     *s = (nq_refine_state){0};
     novaq_status st = nq_adam_open(&s->adam, params, count, opt, err);
-    float **list[] = {&s->best, &s->good, &s->keep};
+    float **list[] = {&s->best, &s->good, &s->mean, &s->keep};
     for (size_t i = 0; st == NOVAQ_OK && i < sizeof list / sizeof list[0]; i++) {
         st = nq_alloc(list[i], s->adam.total, sizeof(float), err);
     }
@@ -36,6 +38,7 @@ void nq_refine_state_close(nq_refine_state *s) {
     nq_adam_close(&s->adam);
     nq_free(s->best);
     nq_free(s->good);
+    nq_free(s->mean);
     nq_free(s->keep);
     *s = (nq_refine_state){0};
 }
@@ -75,6 +78,7 @@ static void arrays_of(float *list[ARRAYS], nq_refine_state *s) {
     list[2] = s->adam.moment[1];
     list[3] = s->best;
     list[4] = s->good;
+    list[5] = s->mean;
 }
 
 novaq_status nq_checkpoint_write(const char *path, nq_refine_state *s, const char *identity,

@@ -22,14 +22,17 @@ typedef struct nq_refine_numbers {
 typedef struct nq_refine_state {
     nq_refine_numbers n;
     nq_adam adam;
-    float *best; /* (adam.total) values with the least divergence, rounded */
+    float *best; /* (adam.total) values with the least divergence, before rounding */
     float *good; /* (adam.total) values to go back to */
+    float *mean; /* (adam.total) running mean of the values over the steps */
     float *keep; /* (adam.total) scratch */
 } nq_refine_state;
 
 NOVAQ_CHECK novaq_status nq_refine_state_open(nq_refine_state *s, nq_param *params, size_t count,
                                               const nq_adam_options *opt, novaq_error *err);
 void nq_refine_state_close(nq_refine_state *s);
+/* Arrays of adam.total floats that a state and the writing of its checkpoint take. */
+#define NQ_REFINE_STATE_ARRAYS 14
 /* All values into `out` (adam.total), and back. */
 void nq_refine_gather(float *out, const nq_refine_state *s);
 void nq_refine_scatter(nq_refine_state *s, const float *from);

@@ -224,13 +224,22 @@ void nq_tmatrix_work_close(nq_tmatrix_work **pw) {
     nq_free(w->row_dot);
     nq_free(w->row_sum);
     nq_free(w->partial);
+    nq_free(w->halves.memory);
     nq_free(w->symbols);
     nq_free(w->status);
     nq_free(w->errors);
     nq_free(w);
 }
 
-void nq_tmatrix_work_halves(nq_tmatrix_work *w) { w->halves = nq_gemm16_for(nq_cpu_features()); }
+novaq_status nq_tmatrix_work_halves(nq_tmatrix_work *w, novaq_error *err) {
+    const nq_gemm16 *kernel = nq_gemm16_for(nq_cpu_features());
+    if (kernel == NULL || w->halves.kernel != NULL) {
+        return NOVAQ_OK;
+    }
+    NQ_TRY(nq_alloc_raw(&w->halves.memory, NQ_HALVES_WORDS, sizeof *w->halves.memory, err));
+    w->halves.kernel = kernel;
+    return NOVAQ_OK;
+}
 
 novaq_status nq_tmatrix_fits(const nq_tmatrix *m, uint64_t n, const nq_tmatrix_work *w,
                              novaq_error *err) {
@@ -483,8 +492,8 @@ novaq_status nq_tmatrix_forward(float *y, const nq_tmatrix *m, const float *x, u
         uint64_t count = smaller(m->rows - row0, step);
         const float *rows = NULL;
         NQ_TRY(nq_tmatrix_chunk(&rows, m, row0, count, w, err));
-        nq_gemm_with(w->halves, w->pool, false, true, n, count, m->cols, xr, m->cols, rows, m->cols,
-                     false, y + row0, m->rows);
+        nq_gemm_with(&w->halves, w->pool, false, true, n, count, m->cols, xr, m->cols, rows,
+                     m->cols, false, y + row0, m->rows);
     }
     return NOVAQ_OK;
 }

@@ -62,7 +62,7 @@ NOVAQ_CHECK novaq_status nq_tmatrix_work_open(nq_tmatrix_work **out, nq_pool *po
 void nq_tmatrix_work_close(nq_tmatrix_work **w);
 /* Products from now on round what they multiply to bfloat16, where this CPU is faster so
  * (sums stay floats): a relative error of about 2^-9 in each product. */
-void nq_tmatrix_work_halves(nq_tmatrix_work *w);
+NOVAQ_CHECK novaq_status nq_tmatrix_work_halves(nq_tmatrix_work *w, novaq_error *err);
 
 /* y (n, rows) = x (n, cols) times transposed W. */
 NOVAQ_CHECK novaq_status nq_tmatrix_forward(float *y, const nq_tmatrix *m, const float *x,

@@ -259,13 +259,13 @@ static novaq_status backward_chunk(float *dxr, bool add, nq_tmatrix *m, const fl
     const float *rows = NULL;
     NQ_TRY(nq_tmatrix_chunk(&rows, m, row0, count, w, err));
     if (dxr != NULL) {
-        nq_gemm_with(w->halves, w->pool, false, false, n, m->cols, count, dy + row0, m->rows, rows,
+        nq_gemm_with(&w->halves, w->pool, false, false, n, m->cols, count, dy + row0, m->rows, rows,
                      m->cols, add, dxr, m->cols);
     }
     if (!learn) {
         return NOVAQ_OK;
     }
-    nq_gemm_with(w->halves, w->pool, true, false, count, m->cols, n, dy + row0, m->rows, xr,
+    nq_gemm_with(&w->halves, w->pool, true, false, count, m->cols, n, dy + row0, m->rows, xr,
                  m->cols, false, w->chunk_grad, m->cols);
     piece_job job = {.m = m, .w = w, .row0 = row0, .count = count, .rows = rows};
     return run_pieces(&job, rows_task, NQ_TMATRIX_ROWS, err);

@@ -18,10 +18,19 @@
 /* Rows of activations that one task brings into a basis. */
 #define NQ_TMATRIX_TOKENS 8
 
+/* Words of 32 bits for packed pairs of bfloat16. */
+#define NQ_HALVES_WORDS ((uint64_t)1 << 22)
+
+/* How products of numbers rounded to bfloat16 are made; kernel NULL: of floats. */
+typedef struct nq_halves {
+    const nq_gemm16 *kernel;
+    uint32_t *memory; /* (NQ_HALVES_WORDS) */
+} nq_halves;
+
 struct nq_tmatrix_work {
     nq_pool *pool;
     unsigned threads;
-    nq_gemm16_fn halves; /* products of numbers rounded to bfloat16; NULL: of floats */
+    nq_halves halves;
     uint64_t max_rows, max_cols, max_tokens;
     uint64_t chunk_floats;
     float *chunk;      /* decoded rows */
@@ -75,8 +84,8 @@ NOVAQ_CHECK novaq_status nq_tmatrix_chunk(const float **out, const nq_tmatrix *m
 void nq_tmatrix_factor(const nq_tmatrix *m, nq_tmatrix_work *w);
 /* x in the matrix's basis, in w->input or where it is. */
 const float *nq_tmatrix_input(const nq_tmatrix *m, const float *x, uint64_t n, nq_tmatrix_work *w);
-/* nq_gemm(), of numbers rounded to bfloat16 unless halves is NULL. */
-void nq_gemm_with(nq_gemm16_fn halves, nq_pool *pool, bool ta, bool tb, uint64_t m, uint64_t n,
+/* nq_gemm(), of numbers rounded to bfloat16 where halves has a kernel. */
+void nq_gemm_with(const nq_halves *halves, nq_pool *pool, bool ta, bool tb, uint64_t m, uint64_t n,
                   uint64_t k, const float *a, uint64_t lda, const float *b, uint64_t ldb, bool add,
                   float *c, uint64_t ldc);
 /* NOVAQ_E_ARG when m or n is more than w was opened for. */

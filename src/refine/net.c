@@ -9,15 +9,14 @@
 #include "base/mem.h"
 #include "refine/net_impl.h"
 
-/* Tokens of a net, and floats of a chunk of logits. */
-#define MAX_ROWS     ((uint64_t)1 << 24)
-#define CHUNK_FLOATS ((uint64_t)1 << 23)
+/* Tokens of a net. */
+#define MAX_ROWS ((uint64_t)1 << 24)
 /* Vectors a block may have: 6 norms with gain and bias, 7 biases or a fused one. */
 #define BLOCK_VECTORS  20
 #define MATRIX_PARAMS  4
 #define BLOCK_MATRICES 10 /* and the experts */
-/* Of a nq_tmatrix_work: decoded rows, their gradient, partial sums. */
-#define WORK_FLOATS ((uint64_t)10 << 20)
+/* Of a nq_tmatrix_work: decoded rows, their gradient, partial sums, packed numbers. */
+#define WORK_FLOATS ((uint64_t)14 << 20)
 
 /* ---- vectors ------------------------------------------------------------------------ */
 
@@ -212,8 +211,10 @@ static bool any_norm(const nq_model *m, bool heads) {
     return any;
 }
 
+/* A coded head is decoded for each chunk anew, so chunks should have hundreds of rows. How
+ * many there are decides in which order gradients are summed: by the shape alone. */
 static uint32_t chunk_rows(const nq_net *n, uint64_t rows) {
-    uint64_t most = larger(CHUNK_FLOATS / n->m->hyper.vocab, 16);
+    uint64_t most = larger(NQ_NET_CHUNK_FLOATS / n->m->hyper.vocab, NQ_NET_CHUNK_ROWS);
     uint64_t chunks = (rows + most - 1) / most;
     return (uint32_t)((rows + chunks - 1) / chunks);
 }
@@ -277,7 +278,7 @@ static unsigned lay_out(buffer *list, nq_net *n) {
     const buffer all[] = {
         {&n->stream, whole * (back != 0 ? (uint64_t)h->blocks + 1 : 2) * stream},
         {&n->normed, whole * n->chunk * h->dim},
-        {&n->logits, whole * n->chunk * h->vocab},
+        {&n->logits, whole * back * n->chunk * h->vocab},
         {&n->dlogits, whole * back * n->chunk * h->vocab},
         {&n->dx, back * stream},
         {&n->slots, (1 + (uint64_t)n->kept) * n->slot_floats},
@@ -381,10 +382,7 @@ static novaq_status open_parts(nq_net *n, nq_model *m, novaq_error *err) {
         }
     }
     NQ_TRY(nq_tmatrix_work_open(&n->work, m->pool, e.elements, e.rows, e.cols, rows, err));
-    if (n->opt.halves) {
-        nq_tmatrix_work_halves(n->work);
-    }
-    return NOVAQ_OK;
+    return n->opt.halves ? nq_tmatrix_work_halves(n->work, err) : NOVAQ_OK;
 }
 
 novaq_status nq_net_open(nq_net **out, nq_model *m, const nq_net_options *opt, novaq_error *err) {

@@ -16,6 +16,10 @@
 
 typedef struct nq_net nq_net;
 
+/* Floats of a chunk of logits at most, unless fewer than so many rows would fit. */
+#define NQ_NET_CHUNK_FLOATS ((uint64_t)1 << 25)
+#define NQ_NET_CHUNK_ROWS   16
+
 typedef struct nq_net_options {
     uint32_t sequences;  /* of one pass, at most */
     uint32_t length;     /* tokens of each, at most */
@@ -32,7 +36,8 @@ typedef struct nq_net_options {
 NOVAQ_CHECK novaq_status nq_net_open(nq_net **out, nq_model *m, const nq_net_options *opt,
                                      novaq_error *err);
 void nq_net_close(nq_net **net);
-/* Bytes the net takes beside the model's own, for a bound printed beforehand. */
+/* Bytes the net takes beside the model's own, for a bound printed beforehand. A frozen net
+ * takes logits only once nq_net_run() is asked for them: those are not in it. */
 uint64_t nq_net_bytes(const nq_model *m, const nq_net_options *opt);
 
 /* Gains and biases carry the name of their tensor; the tensor holds value - offset. A

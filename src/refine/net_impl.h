@@ -97,7 +97,7 @@ struct nq_net {
     float *dx;      /* (rows, dim) */
     uint32_t chunk; /* rows of logits at a time */
     float *normed;  /* (chunk, dim) */
-    float *logits;  /* (chunk, vocab) */
+    float *logits;  /* (chunk, vocab); of a frozen net only once a pass has asked for it */
     float *dlogits; /* (chunk, vocab) */
     float *slots;   /* (1 + kept, slot_floats) */
     uint64_t slot_floats;

@@ -1,6 +1,7 @@
 /* net_pass.c - see net.h: passes over whole sequences. */
 #include <string.h>
 
+#include "base/mem.h"
 #include "model/vec.h"
 #include "refine/net_impl.h"
 
@@ -96,6 +97,10 @@ static novaq_status head_backward(nq_net *n, uint32_t row0, uint32_t rows, novaq
 }
 
 static novaq_status run_head(nq_net *n, const nq_net_pass *p, novaq_error *err) {
+    if (n->logits == NULL) {
+        NQ_TRY(
+            nq_alloc_raw(&n->logits, (uint64_t)n->chunk * n->m->hyper.vocab, sizeof(float), err));
+    }
     for (uint32_t row0 = 0; row0 < n->rows; row0 += n->chunk) {
         uint32_t rows = n->rows - row0 < n->chunk ? n->rows - row0 : n->chunk;
         NQ_TRY(apply_head(n->logits, n, row0, rows, err));

@@ -12,6 +12,13 @@
 #define HELD_OUT_MAX    8
 #define ROLL_BACKS_MAX  6
 #define CHECKPOINT_SECS 60.0
+#define MEAN_KEEPS      0.9F /* of itself, a step */
+
+/* Of a window in the order of an epoch. */
+typedef struct place {
+    uint64_t key;
+    uint32_t window;
+} place;
 
 typedef struct run {
     nq_net *student, *teacher;
@@ -38,6 +45,7 @@ typedef struct run {
     uint64_t epoch;      /* of order; UINT64_MAX: none yet */
     nq_refine_event event;
     double began, written; /* seconds: of this run, of the last checkpoint */
+    novaq_error warning;   /* of the last checkpoint, where it could not be written */
     uint32_t first;        /* step this run began at */
 } run;
 
@@ -50,6 +58,23 @@ static double now(void) {
 uint32_t nq_refine_held_out(uint32_t sequences) {
     uint32_t n = sequences / 12;
     return n < 1 ? 1 : n > HELD_OUT_MAX ? HELD_OUT_MAX : n;
+}
+
+uint64_t nq_refine_bytes(nq_net *student, const nq_hyper *hyper, const nq_refine_data *data,
+                         const nq_refine_options *opt) {
+    uint64_t rows = (uint64_t)opt->batch * data->length;
+    uint64_t values = 0;
+    uint64_t logits = rows * hyper->vocab;
+    uint64_t least = NQ_NET_CHUNK_ROWS * (uint64_t)hyper->vocab;
+    uint64_t most = NQ_NET_CHUNK_FLOATS > least ? NQ_NET_CHUNK_FLOATS : least;
+    for (size_t i = 0; i < nq_net_param_count(student); i++) {
+        values += nq_net_param(student, i)->count;
+    }
+    logits = logits < most ? logits : most;
+    uint64_t hidden = opt->lambda > 0 ? rows * hyper->dim * hyper->blocks : 0;
+    uint64_t floats = NQ_REFINE_STATE_ARRAYS * values + 2 * logits + hidden;
+    return floats * sizeof(float) + 2 * rows * (sizeof(double) + sizeof(int32_t)) +
+           (uint64_t)data->train * (sizeof(uint32_t) + sizeof(place));
 }
 
 static uint64_t pass_rows(const run *r) { return (uint64_t)r->sequences * r->data->length; }
@@ -130,11 +155,6 @@ static novaq_status run_pass(run *r, bool learning, novaq_error *err) {
 }
 
 /* ---- windows --------------------------------------------------------------------------- */
-
-typedef struct place {
-    uint64_t key;
-    uint32_t window;
-} place;
 
 static int by_key(const void *a, const void *b) {
     const place *x = a;
@@ -228,6 +248,7 @@ static novaq_status measure_first(run *r, novaq_error *err) {
     n->base_nll = n->best_nll = nll;
     nq_refine_gather(r->s.best, &r->s);
     nq_refine_gather(r->s.good, &r->s);
+    nq_refine_gather(r->s.mean, &r->s);
     set_measured(r, kl, nll);
     return NOVAQ_OK;
 }
@@ -236,6 +257,7 @@ static novaq_status measure_first(run *r, novaq_error *err) {
 static void roll_back(run *r) {
     nq_refine_state *s = &r->s;
     nq_refine_scatter(s, s->good);
+    memcpy(s->mean, s->good, s->adam.total * sizeof(float));
     memset(s->adam.moment[0], 0, s->adam.total * sizeof(float));
     memset(s->adam.moment[1], 0, s->adam.total * sizeof(float));
     s->adam.taken = 0;
@@ -247,30 +269,43 @@ static void roll_back(run *r) {
     r->event.rolled_back = true;
 }
 
-static novaq_status measure_step(run *r, novaq_error *err) {
-    nq_refine_state *s = &r->s;
-    float *rounded = s->keep;
-    double kl = 0;
-    double nll = 0;
-    float *values = NULL;
-    NQ_TRY(nq_alloc_raw(&values, s->adam.total, sizeof(float), err));
-    nq_refine_gather(values, s);
+/* Of `values` (adam.total) as they would be stored; the student's own are in s.keep. */
+static novaq_status measure_rounded(double *kl, double *nll, run *r, const float *values,
+                                    novaq_error *err) {
+    nq_refine_scatter(&r->s, values);
     nq_round_net(r->student, r->weights);
-    nq_refine_gather(rounded, s);
-    novaq_status st = measure(&kl, &nll, r, err);
-    nq_refine_scatter(s, values);
-    nq_free(values);
-    NQ_TRY(st);
-    s->n.stale++;
+    novaq_status st = measure(kl, nll, r, err);
+    nq_refine_scatter(&r->s, r->s.keep);
+    return st;
+}
+
+static void choose(nq_refine_state *s, const float *values, double kl, double nll) {
     if (kl < s->n.best_kl) {
-        memcpy(s->best, rounded, s->adam.total * sizeof(float));
+        memcpy(s->best, values, s->adam.total * sizeof(float));
         s->n.best_kl = kl;
         s->n.best_nll = nll;
         s->n.best_step = s->adam.step;
         s->n.stale = 0;
     }
-    set_measured(r, kl, nll);
-    if (kl > 1.5 * s->n.last_good + 0.05) {
+}
+
+/* The values of this step, and the mean of those before: Adam's steps go to and fro around
+ * where the mean is. */
+static novaq_status measure_step(run *r, novaq_error *err) {
+    nq_refine_state *s = &r->s;
+    double kl = 0;
+    double nll = 0;
+    double mean_kl = 0;
+    double mean_nll = 0;
+    nq_refine_gather(s->keep, s);
+    NQ_TRY(measure_rounded(&kl, &nll, r, s->keep, err));
+    NQ_TRY(measure_rounded(&mean_kl, &mean_nll, r, s->mean, err));
+    s->n.stale++;
+    choose(s, s->keep, kl, nll);
+    choose(s, s->mean, mean_kl, mean_nll);
+    bool raw = kl <= mean_kl;
+    set_measured(r, raw ? kl : mean_kl, raw ? nll : mean_nll);
+    if (kl > 1.5 * s->n.last_good + 0.01) {
         roll_back(r);
     } else {
         nq_refine_gather(s->good, s);
@@ -285,7 +320,14 @@ static novaq_status measure_step(run *r, novaq_error *err) {
 
 static bool diverged(const run *r, double loss) {
     double usual = r->s.n.usual_loss;
-    return !isfinite(loss) || (usual > 0 && loss > 2.5 * usual + 0.5);
+    return !isfinite(loss) || (usual > 0 && loss > 4 * usual + 0.02);
+}
+
+static void add_to_mean(nq_refine_state *s) {
+    nq_refine_gather(s->keep, s);
+    for (uint64_t i = 0; i < s->adam.total; i++) {
+        s->mean[i] = MEAN_KEEPS * s->mean[i] + (1 - MEAN_KEEPS) * s->keep[i];
+    }
 }
 
 static novaq_status one_step(run *r, novaq_error *err) {
@@ -309,6 +351,7 @@ static novaq_status one_step(run *r, novaq_error *err) {
         roll_back(r);
     } else {
         double usual = s->n.usual_loss;
+        add_to_mean(s);
         s->n.usual_loss = usual > 0 ? 0.9 * usual + 0.1 * loss : loss;
     }
     r->event.step = s->adam.step;
@@ -325,18 +368,24 @@ static void set_times(run *r) {
         done > 0 ? r->event.seconds / done * (r->opt->adam.steps - r->s.adam.step) : (double)NAN;
 }
 
-static novaq_status save_point(run *r, bool force, novaq_error *err) {
+/* A run without a checkpoint is still a run. */
+static void save_point(run *r, bool force) {
     if (r->opt->checkpoint == NULL || (!force && now() - r->written < CHECKPOINT_SECS)) {
-        return NOVAQ_OK;
+        return;
     }
     r->written = now();
-    return nq_checkpoint_write(r->opt->checkpoint, &r->s, r->opt->identity, err);
+    r->warning = (novaq_error){0};
+    if (nq_checkpoint_write(r->opt->checkpoint, &r->s, r->opt->identity, &r->warning) != NOVAQ_OK) {
+        r->event.warning = r->warning.msg;
+        r->result->checkpoints_failed++;
+    }
 }
 
 static bool finished(const run *r) {
     const nq_refine_numbers *n = &r->s.n;
     return r->s.adam.step >= r->opt->adam.steps || n->rolled_back >= ROLL_BACKS_MAX ||
-           n->stale >= r->opt->patience;
+           (n->stale >= r->opt->patience &&
+            (uint64_t)n->stale * r->every >= r->opt->adam.steps / 3);
 }
 
 /* One step, and what is due after it. */
@@ -353,7 +402,7 @@ static novaq_status next_step(run *r, novaq_error *err) {
         n->due = 0;
     }
     set_times(r);
-    NQ_TRY(save_point(r, false, err));
+    save_point(r, false);
     return ask(r, false, err);
 }
 
@@ -416,11 +465,21 @@ static novaq_status go(run *r, novaq_error *err) {
     while (st == NOVAQ_OK && (r->s.n.due != 0 || !finished(r))) {
         st = next_step(r, err);
     }
-    if (st == NOVAQ_E_INTERRUPTED) {
-        novaq_status saved = save_point(r, true, err);
-        return saved != NOVAQ_OK ? saved : st;
+    save_point(r, true);
+    bool lost = st != NOVAQ_OK && r->warning.code != NOVAQ_OK;
+    return lost ? nq_fail_context(err, st, "without a checkpoint (%s)", r->warning.msg) : st;
+}
+
+/* A tenth of the run, but no more than 25 steps and a sixteenth. */
+static uint32_t every_of(const nq_refine_options *opt) {
+    uint32_t steps = opt->adam.steps;
+    if (opt->every > 0) {
+        return opt->every;
     }
-    return st;
+    uint32_t every = steps / 10 < 10 ? 10 : steps / 10;
+    every = every > 25 ? 25 : every;
+    every = every > steps / 16 ? steps / 16 : every;
+    return every > 0 ? every : 1;
 }
 
 novaq_status nq_refine_run(nq_refine_result *out, nq_net *student, const nq_weights *weights,
@@ -437,11 +496,7 @@ novaq_status nq_refine_run(nq_refine_result *out, nq_net *student, const nq_weig
              .opt = opt,
              .result = out,
              .epoch = UINT64_MAX,
-             .every = opt->every};
-    if (r.every == 0) {
-        r.every = opt->adam.steps / 10 < 10 ? 10 : opt->adam.steps / 10;
-        r.every = r.every > 25 ? 25 : r.every;
-    }
+             .every = every_of(opt)};
     novaq_status st = open_run(&r, err);
     if (st == NOVAQ_OK) {
         st = go(&r, err);

@@ -4,8 +4,10 @@
  * windows held out, choosing the best, taking back what went wrong, checkpoints.
  * Refuses: opening models and texts (compress/refine_run.c), writing artifacts (save.h).
  *
- * What is measured and chosen are values as they would be stored (round.h); the result
- * is never worse on the held-out windows than what came in. Same inputs and options,
+ * What is measured are values as they would be stored (round.h), those of the step and the
+ * running mean of them; the better ones are chosen, and the result is never worse on the
+ * held-out windows than what came in. However a run ends once it has begun, it leaves a
+ * checkpoint, also when it is done: what is left to do then may fail. Same inputs and options,
  * same values, for any number of threads on one machine and however often a run was
  * interrupted.
  */
@@ -27,10 +29,11 @@ typedef struct nq_refine_event {
     double best_kl;
     double seconds, eta; /* since this run began; until the end, NaN when not known */
     bool rolled_back;    /* what came since the last measurement was given up */
+    const char *warning; /* of what failed without ending the run, or NULL */
 } nq_refine_event;
 
 /* Between and within steps (`within`: only to ask whether to go on). A status other
- * than OK ends the run with it; a checkpoint is written before. */
+ * than OK ends the run with it. */
 typedef novaq_status (*nq_refine_fn)(void *ctx, const nq_refine_event *e, bool within,
                                      novaq_error *err);
 
@@ -41,7 +44,8 @@ typedef struct nq_refine_options {
     float lambda; /* of 1 - cos of residual streams, mean over tokens, sum over blocks */
     uint64_t seed;
     uint32_t every;                   /* steps from one measurement to the next; 0: by steps */
-    uint32_t patience;                /* measurements without a gain that end the run */
+    uint32_t patience;                /* measurements without a gain that end the run, but not
+                                         before a third of its steps were without one */
     const char *checkpoint;           /* path, or NULL: none */
     char identity[NQ_SHA256_HEX + 1]; /* of everything the result depends on */
     nq_refine_fn fn;
@@ -58,13 +62,18 @@ typedef struct nq_refine_result {
     uint32_t steps, best_step; /* 0: nothing was better than what came in */
     uint32_t rolled_back;
     uint32_t resumed; /* the step a checkpoint was read at; 0: none */
+    uint32_t checkpoints_failed;
     double base_kl, base_perplexity, best_kl, best_perplexity;
 } nq_refine_result;
 
 /* Windows held out of so many: a twelfth, 1 to 8. */
 uint32_t nq_refine_held_out(uint32_t sequences);
+/* Bytes a run takes beside the models' and the nets' own, at most. */
+uint64_t nq_refine_bytes(nq_net *student, const nq_hyper *hyper, const nq_refine_data *data,
+                         const nq_refine_options *opt);
 
-/* The student's values become the best found. `weights` are the student's artifact;
+/* The student's values become the best found, not yet rounded: saving rounds them, and
+ * rounding twice is not rounding once. `weights` are the student's artifact;
  * teacher is frozen and has the same vocabulary. The checkpoint stays. */
 NOVAQ_CHECK novaq_status nq_refine_run(nq_refine_result *out, nq_net *student,
                                        const nq_weights *weights, nq_net *teacher,

@@ -9,6 +9,11 @@
 #define F16_MAX 65504.0F
 /* Units are at least such a share of their neighbours'. */
 #define LEAST 0.05F
+/* Relative error of a matrix at which rates of learning are as given, about that of two
+ * bits; the share of others, at least and at most. */
+#define USUAL_ERROR 0.3
+#define SHARE_LEAST 0.05
+#define SHARE_MOST  2.0
 
 static float level_peak(const float *values, const nq_scheme *s, unsigned l) {
     float peak = 0;
@@ -139,6 +144,31 @@ static float group_size(const nq_tmatrix *m, uint32_t group) {
     return (float)sqrt(sum);
 }
 
+/* What is coded finely is right but for little, and is to be changed by little. 1 where the
+ * error is not known. */
+static float share_of(const nq_tmatrix *m) {
+    const nq_layer *l = m->source.w != NULL ? m->source.w->layer : NULL;
+    if (l == NULL || !(l->error.sq_source > 0) || !(l->error.sq_error > 0)) {
+        return 1;
+    }
+    double share = sqrt(l->error.sq_error / l->error.sq_source) / USUAL_ERROR;
+    return (float)(share < SHARE_LEAST ? SHARE_LEAST : share > SHARE_MOST ? SHARE_MOST : share);
+}
+
+/* Gains and biases serve many matrices. */
+static float mean_share(nq_net *net) {
+    double sum = 0;
+    double count = 0;
+    for (size_t i = 0; i < nq_net_matrix_count(net); i++) {
+        const nq_tmatrix *m = nq_net_matrix(net, i);
+        if (m->q != NULL) {
+            sum += (double)share_of(m);
+            count++;
+        }
+    }
+    return count > 0 ? (float)(sum / count) : 1;
+}
+
 static void book_units(float *unit, const nq_tmatrix *m) {
     uint64_t book = nq_scheme_codebook_bytes(&m->q->scheme);
     float mean = 0;
@@ -169,7 +199,7 @@ void nq_round_vector_units(float *unit, const nq_param *p) {
 static const nq_tmatrix *matrix_of(nq_net *net, const nq_param *p) {
     for (size_t i = 0; i < nq_net_matrix_count(net); i++) {
         const nq_tmatrix *m = nq_net_matrix(net, i);
-        if (m->codebooks == p->value || m->row_mean == p->value) {
+        if (m->codebooks == p->value || m->log_scale == p->value || m->row_mean == p->value) {
             return m;
         }
     }
@@ -177,6 +207,7 @@ static const nq_tmatrix *matrix_of(nq_net *net, const nq_param *p) {
 }
 
 void nq_round_units(float *unit, nq_net *net, const nq_weights *weights) {
+    float mean = mean_share(net);
     for (size_t i = 0; i < nq_net_param_count(net); i++) {
         const nq_param *p = nq_net_param(net, i);
         const nq_tmatrix *m = matrix_of(net, p);
@@ -191,6 +222,10 @@ void nq_round_units(float *unit, nq_net *net, const nq_weights *weights) {
             }
         } else if (is_vector(p) && nq_store_of(weights, p) != NQ_STORE_NONE) {
             nq_round_vector_units(unit, p);
+        }
+        float share = m != NULL ? share_of(m) : mean;
+        for (uint64_t e = 0; e < p->count; e++) {
+            unit[e] *= share;
         }
         unit += p->count;
     }

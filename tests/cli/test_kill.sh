@@ -47,6 +47,16 @@ compress() { # OUTPUT [OPTION...]
 
 now() { date +%s%N; }
 
+# Waits until the run PID has finished a tensor of FORM, or is over.
+finished_tensor() { # PID FORM
+    while kill -0 "$1" 2>/dev/null; do
+        if grep -qs '"layer":' "$2/.journal.partial" "..$2.journal.partial"; then
+            return
+        fi
+        sleep 0.01
+    done
+}
+
 killed=0
 resumed=0
 for form in plain-dir plain.bin text-dir text-one.bin; do
@@ -58,15 +68,27 @@ for form in plain-dir plain.bin text-dir text-one.bin; do
     hits=0
     share=$(((kills + 3) / 4))
     for ((i = 0; i < share; i++)); do
-        # Anywhere in a whole run; what was done before makes later ones shorter.
+        # Anywhere in a whole run; what was done before makes later ones shorter. The
+        # last time there is something to go on from.
         pause=$(python3 -c "import random; print($total / 1e9 * random.uniform(0.02, 0.7))")
         compress "$form" >/dev/null 2>&1 &
         pid=$!
-        sleep "$pause"
-        if kill -9 "$pid" 2>/dev/null; then
-            wait "$pid" 2>/dev/null || true
-            hits=$((hits + 1))
+        if [ $((i + 1)) -lt "$share" ]; then
+            sleep "$pause"
+        else
+            finished_tensor "$pid" "$form"
         fi
+        kill -9 "$pid" 2>/dev/null || true
+        status=0
+        wait "$pid" 2>/dev/null || status=$?
+        case $status in
+        137) hits=$((hits + 1)) ;;
+        0) ;; # it was faster
+        *)
+            echo "$form: a run that was to be killed ended with status $status"
+            exit 1
+            ;;
+        esac
         if "$novaq" verify "$form" --quiet >verify.log 2>&1; then
             # The end was there before the kill: then it must be the whole.
             diff -r "$form" "whole-$form"
@@ -87,4 +109,5 @@ for form in plain-dir plain.bin text-dir text-one.bin; do
     fi
 done
 [ "$killed" -ge $((kills / 4)) ] || { echo "only $killed kills hit a run at work"; exit 1; }
+[ "$resumed" -ge 2 ] || { echo "only $resumed of 4 runs had anything to go on from"; exit 1; }
 echo "$killed killed runs: none was accepted, the next went on ($resumed of 4 at the end), same bytes"

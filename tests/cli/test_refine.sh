@@ -51,25 +51,39 @@ for _ in $(seq 200); do
     [ "$(wc -l <lines)" -gt 12 ] && break
     sleep 0.05
 done
-kill -INT $pid
+kill -INT $pid || fail "the run ended before it could be interrupted: $(cat message)"
 got=0
 wait $pid || got=$?
-if [ "$got" -ne 0 ]; then
-    [ "$got" -eq 130 ] || fail "exit $got after Ctrl-C: $(cat message)"
-    [ ! -e parts.novaq ] || fail "an interrupted run left an artifact"
-    [ -s parts.novaq.refine ] || fail "an interrupted run left no checkpoint"
-    "${refine[@]}" --steps 400 --output parts.novaq --json -q >report
-    python3 -c 'import json; assert json.load(open("report"))["resumed_at"] > 0'
-fi
+[ "$got" -eq 130 ] || fail "exit $got after Ctrl-C: $(cat message)"
+[ ! -e parts.novaq ] || fail "an interrupted run left an artifact"
+[ -s parts.novaq.refine ] || fail "an interrupted run left no checkpoint"
+"${refine[@]}" --steps 400 --output parts.novaq --json -q >report
+python3 -c 'import json; assert json.load(open("report"))["resumed_at"] > 0'
 cmp whole.novaq parts.novaq || fail "an interrupted run ends with other bytes"
 [ ! -e parts.novaq.refine ] || fail "a checkpoint stays behind"
+
+# ---- several texts, two rates for one ----------------------------------------------------
+split -n l/2 text.txt part.
+"${refine[@]:0:5}" --calibration part.aa --calibration part.ab --sequence 64 --steps 1 \
+    --output several.novaq --json -q >report
+python3 - <<'END'
+import json
+report = json.load(open("report"))
+assert report["seconds"] > 0 and report["warnings"] == [], report
+for kind in ("scale_rate", "gain_rate"):
+    assert abs(report[kind] - 2 * report["rate"]) < 1e-9, report
+END
+refuses 2 'contradict' "${refine[@]:1:4}" --calibration self --calibration text.txt --output x.novaq
 
 # ---- with compress ------------------------------------------------------------------------
 "$novaq" compress --input "$model" --output both --scheme k16d2l2 --calibration text.txt \
     --refine=3 --json -q >report
 python3 -c 'import json; assert json.load(open("report"))["refinement"]["steps"] == 3'
 "$novaq" verify both -q >output || fail "$(cat output)"
-[ ! -e both.unrefined ] || fail "what was refined stays behind"
+[ -z "$(find . -maxdepth 1 -name "both.?*" ! -name both.origin.json)" ] || fail "what was refined stays behind"
+"$novaq" compress --input "$model" --output told --scheme k16d2l2 --calibration text.txt \
+    --refine=2 --json-lines -q >told.json
+[ "$(grep -c '^{"refine":' told.json)" -eq 4 ] || fail "$(cat told.json)"
 
 # ---- refusals --------------------------------------------------------------------------------
 refuses 2 'give --output' refine made.novaq --teacher "$model"
@@ -78,6 +92,8 @@ mv made.novaq.origin.json aside.json
 refuses 2 'name the teacher' refine made.novaq --output x.novaq --calibration text.txt
 refuses 2 'not an artifact' refine "$model" --teacher "$model" --output x.novaq
 refuses 2 'both artifact and output' refine made.novaq --teacher "$model" --output made.novaq
+mkdir -p taken/x
+refuses 2 'not part of an artifact' refine made.novaq --teacher no-such.gguf --output taken
 refuses 1 'no-such' refine made.novaq --teacher no-such.gguf --output x.novaq --calibration text.txt
 refuses 1 'no-text' refine made.novaq --teacher "$model" --output x.novaq --calibration no-text
 [ ! -e x.novaq ] || fail "a refusal wrote an artifact"

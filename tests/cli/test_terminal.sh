@@ -93,6 +93,15 @@ check(not left, "left behind:", left)
 print("Ctrl-C: 130 at", shares[-1], "%, continued")
 os.remove("one.novaq")
 
+# That work begins anew is said when it does, once, above the bar.
+status, seen, out = on_terminal([*slow, "--output", "anew"], interrupt=True)
+check(status == 130, "exit", status, "after Ctrl-C:", seen[-300:])
+other = [*slow, "--output", "anew", "--seed", "7"]
+status, seen, out = on_terminal(other)
+check(status == 0, "begun anew:", status, seen[-300:])
+check(seen.count(b"started afresh") == 1, "not said once:", seen)
+check(seen.index(b"started afresh") < seen.index(b" 50%"), "said late:", seen)
+
 small = ["compress", "--input", "small.safetensors", "--scheme", "k16d2l2", "--calibration", "none",
          "--output"]
 status, seen, out = on_terminal([*small, "quiet", "--quiet"])

@@ -138,6 +138,9 @@ refuses 4 '[oO]rg/name' hf org/name --output model.bin
 unset HF_HUB_OFFLINE
 refuses 4 'mistral' ollama http://127.0.0.1:1/library/mistral:7b --bits 1.5 --subspaces 4 --output model.bin
 refuses 2 'hf://' hf 'org/na me'
+refuses 2 'run: novaq hf hf://org/name' local hf://org/name
+refuses 2 'run: novaq ollama ollama://mistral' local ollama://mistral
+refuses 2 "run: novaq url $nowhere/m.gguf" local $nowhere/m.gguf
 refuses 2 'hf://' hf 'org/name@../x'
 unset NOVAQ_HTTP_RETRIES NOVAQ_HTTP_CONNECT HF_ENDPOINT HF_HUB_CACHE HF_HOME OLLAMA_MODELS
 [ ! -e artifacts ] && [ ! -e model.bin ] && [ ! -e novaq_compressed.bin ] ||
@@ -163,9 +166,17 @@ succeeds run "$tiny/a.gguf" -p '' -n 4 --ignore-eos --temperature 0
 succeeds info "$tiny/a.gguf"
 grep -q '^bits per weight linear  *16$' output || fail "info: $(cat output)"
 
+# A text is read more than once: not from a pipe. A target that will not do is refused
+# before anything is read.
+mkfifo pipe
+refuses 2 'write it to a file first' local "$tiny/a.gguf" --calibration pipe --output piped.bin
+[ ! -e piped.bin ] || fail "a refused calibration left something behind"
+refuses 2 'choose another name' compress "$tiny/a.gguf" --single-file --output short.txt --quiet
+
 # ---- pictures ------------------------------------------------------------------
 "$novaq" local "$tiny/a.gguf" --calibration none --quiet >output
 refuses 2 'neither in .png nor in .svg' stats novaq_compressed.bin --plot layers.gif
+refuses 2 'neither in .png nor in .svg' stats nowhere.bin --plot layers.gif
 refuses 1 'no coded layers' stats "$tiny/a.gguf" --plot layers.png
 refuses 1 'nowhere/layers.png: No such' stats novaq_compressed.bin --plot nowhere/layers.png
 status=0
@@ -184,6 +195,20 @@ if command -v gnuplot >/dev/null; then
 else
     echo "gnuplot is not installed: no picture was drawn"
 fi
+# Interrupted, whether gnuplot hears of it (Ctrl-C) or not (kill): nothing stays.
+mkdir -p slow
+printf '#!/bin/sh\nexec sleep 20\n' >slow/gnuplot
+chmod +x slow/gnuplot
+PATH="$PWD/slow:$PATH" "$novaq" stats novaq_compressed.bin --plot slow.png >drawn 2>message &
+drawing=$!
+for _ in $(seq 100); do
+    compgen -G 'slow.png.*' >/dev/null && break
+    sleep 0.05
+done
+kill -TERM $drawing
+status=0
+wait $drawing || status=$?
+[ "$status" -eq 130 ] && grep -q 'interrupted' message || fail "drawing: $status ($(cat message))"
 ls | grep -q '\.png\.' && fail "a temporary picture was left behind"
 grep -q '^name .* least mse ' output || fail "stats has no table of subspaces: $(cat output)"
 

@@ -199,6 +199,20 @@ def test_dropped_network(model):
     print(f"dropped network: {resumed} tensors taken over in 4 runs")
 
 
+def test_target_first(model):
+    """A target that will not do is refused before the model is fetched."""
+    total = sum(model.find(name)[0] for name in model.files)
+    Path("occupied").mkdir()
+    Path("occupied/notes.txt").write_text("mine")
+    with Server(model) as server:
+        for options in (["--calibration", "none"], ["--calibration", "self", "--max-memory", "1G"]):
+            failed = compress(server.url("model.safetensors.index.json"), "occupied", *options,
+                              status=2)
+            need("notes.txt" in failed.stderr, failed.stderr)
+            need(server.link.sent < total / 4, server.link.sent, "of", total, "were fetched")
+    need(os.listdir("occupied") == ["notes.txt"], os.listdir("occupied"))
+
+
 def test_changed_source():
     """What an interrupted run left of another source is not mixed in."""
     tensors = [(f"blk.{i}.ffn_up.weight", (256, 256)) for i in range(12)]
@@ -369,8 +383,8 @@ def main():
     before = set(os.listdir("."))
     for test, *arguments in (
         (test_same_as_local,), (test_sharded_same_as_local, small), (test_commands_over_http,),
-        (test_json_lines, small), (test_dropped_network, small), (test_changed_source,),
-        (test_hub,), (test_registry,), (test_refusals,),
+        (test_json_lines, small), (test_dropped_network, small), (test_target_first, small),
+        (test_changed_source,), (test_hub,), (test_registry,), (test_refusals,),
     ):
         start = time.monotonic()
         test(*arguments)

@@ -541,21 +541,51 @@ static void test_cpu_names(void **state) {
     assert_true(nq_cpu_count() >= 1);
 }
 
+/* What a control group may say, and what it does not say. */
+static void test_memory_limit(void **state) {
+    (void)state;
+    assert_true(nq_memory_limit("max\n") == UINT64_MAX);
+    assert_true(nq_memory_limit("1073741824\n") == UINT64_C(1) << 30);
+    assert_true(nq_memory_limit("4096") == 4096);
+    assert_true(nq_memory_limit("9223372036854771712\n") == UINT64_C(9223372036854771712));
+    static const char *const none[] = {
+        "", "\n", "0\n", "-1\n", " 5", "5 6", "12k", "0x10", "99999999999999999999999\n"};
+    for (size_t i = 0; i < sizeof none / sizeof none[0]; i++) {
+        assert_true(nq_memory_limit(none[i]) == UINT64_MAX);
+    }
+    uint64_t memory = nq_physical_memory();
+    assert_true(memory >= UINT64_C(1) << 26 && memory < UINT64_C(1) << 50);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_status_messages),    cmocka_unit_test(test_status_one_line),
-        cmocka_unit_test(test_status_errno),       cmocka_unit_test(test_status_names),
-        cmocka_unit_test(test_mem_arithmetic),     cmocka_unit_test(test_mem_alloc),
-        cmocka_unit_test(test_mem_refuses),        cmocka_unit_test(test_mem_grow),
-        cmocka_unit_test(test_mem_strings),        cmocka_unit_test(test_buf_grows),
-        cmocka_unit_test(test_buf_limit),          cmocka_unit_test(test_buf_take_empty),
-        cmocka_unit_test(test_cursor_reads),       cmocka_unit_test(test_cursor_stays_failed),
-        cmocka_unit_test(test_f16_every_value),    cmocka_unit_test(test_bf16_every_value),
-        cmocka_unit_test(test_f16_rounding_edges), cmocka_unit_test(test_f16_random_floats),
-        cmocka_unit_test(test_f8_every_value),     cmocka_unit_test(test_rng_golden),
-        cmocka_unit_test(test_rng_moments),        cmocka_unit_test(test_json_refuses),
-        cmocka_unit_test(test_json_depth),         cmocka_unit_test(test_json_getters),
-        cmocka_unit_test(test_json_dump),          cmocka_unit_test(test_cpu_names),
+        cmocka_unit_test(test_status_messages),
+        cmocka_unit_test(test_status_one_line),
+        cmocka_unit_test(test_status_errno),
+        cmocka_unit_test(test_status_names),
+        cmocka_unit_test(test_memory_limit),
+        cmocka_unit_test(test_mem_arithmetic),
+        cmocka_unit_test(test_mem_alloc),
+        cmocka_unit_test(test_mem_refuses),
+        cmocka_unit_test(test_mem_grow),
+        cmocka_unit_test(test_mem_strings),
+        cmocka_unit_test(test_buf_grows),
+        cmocka_unit_test(test_buf_limit),
+        cmocka_unit_test(test_buf_take_empty),
+        cmocka_unit_test(test_cursor_reads),
+        cmocka_unit_test(test_cursor_stays_failed),
+        cmocka_unit_test(test_f16_every_value),
+        cmocka_unit_test(test_bf16_every_value),
+        cmocka_unit_test(test_f16_rounding_edges),
+        cmocka_unit_test(test_f16_random_floats),
+        cmocka_unit_test(test_f8_every_value),
+        cmocka_unit_test(test_rng_golden),
+        cmocka_unit_test(test_rng_moments),
+        cmocka_unit_test(test_json_refuses),
+        cmocka_unit_test(test_json_depth),
+        cmocka_unit_test(test_json_getters),
+        cmocka_unit_test(test_json_dump),
+        cmocka_unit_test(test_cpu_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,6 +4,7 @@
 #include "model_util.h"
 
 #include <math.h>
+#include <sys/stat.h>
 
 #include "compress/calibration.h"
 #include "model/model.h"
@@ -127,6 +128,37 @@ static void files_that_do_not_do(void **state) {
     refuse(&q, NOVAQ_E_ARG, "calibration tokens");
     remove_dir(dir);
     nq_free(path);
+    nq_free(dir);
+}
+
+/* A text is told by its content, wherever it lies; what can be read once is refused. */
+static void hashes_of_texts(void **state) {
+    (void)state;
+    static const char *const NO_FILES[] = {"none", "self", "auto", NULL};
+    char *dir = scratch_dir();
+    char *paths[3];
+    char hex[3][NQ_BLAKE3_HEX + 1];
+    for (size_t i = 0; i < 3; i++) {
+        const char *content = i < 2 ? "a text" : "another";
+        assert_int_equal(nq_asprintf(&paths[i], NULL, "%s/%zu.txt", dir, i), NOVAQ_OK);
+        assert_int_equal(nq_write_file(paths[i], content, strlen(content), NULL), NOVAQ_OK);
+        assert_int_equal(nq_calibration_hash(hex[i], paths[i], NULL), NOVAQ_OK);
+    }
+    assert_string_equal(hex[0], hex[1]);
+    assert_string_not_equal(hex[0], hex[2]);
+    for (size_t i = 0; i < 4; i++) {
+        assert_int_equal(nq_calibration_hash(hex[0], NO_FILES[i], NULL), NOVAQ_OK);
+        assert_string_equal(hex[0], "");
+    }
+    assert_int_equal(unlink(paths[0]), 0);
+    assert_int_equal(nq_calibration_hash(hex[0], paths[0], &err), NOVAQ_E_IO);
+    assert_int_equal(mkfifo(paths[0], 0600), 0);
+    assert_int_equal(nq_calibration_hash(hex[0], paths[0], &err), NOVAQ_E_ARG);
+    assert_non_null(strstr(err.msg, "write it to a file first"));
+    for (size_t i = 0; i < 3; i++) {
+        nq_free(paths[i]);
+    }
+    remove_dir(dir);
     nq_free(dir);
 }
 
@@ -259,6 +291,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(windows_of_a_file),
         cmocka_unit_test(files_that_do_not_do),
+        cmocka_unit_test(hashes_of_texts),
         cmocka_unit_test(without_text),
         cmocka_unit_test(same_text_for_any_thread_count),
         cmocka_unit_test(samples_follow_the_model),

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -208,6 +209,34 @@ static void test_kill(void **state) {
     assert_false(nq_is_file(at(".k.partial")));
 }
 
+/* Who waits for the lock gets it when the file has its name. */
+static void test_commit_lock(void **state) {
+    (void)state;
+    nq_outfile *f = NULL;
+    int ready[2];
+    char c = 0;
+    assert_int_equal(nq_outfile_open(&f, at("c"), NULL), NOVAQ_OK);
+    assert_int_equal(nq_outfile_write(f, "new", 3, NULL), NOVAQ_OK);
+    assert_int_equal(pipe(ready), 0);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        int fd = open(at(".c.partial"), O_RDWR);
+        nq_outfile_leave(&f); /* the parent's descriptor holds the lock */
+        bool fine = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0 && write(ready[1], "x", 1) == 1 &&
+                    flock(fd, LOCK_EX) == 0 && nq_is_file(at("c"));
+        _exit(fine ? 0 : 1);
+    }
+    assert_int_equal(read(ready[0], &c, 1), 1);
+    assert_int_equal(nq_outfile_commit(&f, NULL, NULL), NOVAQ_OK);
+    int status = 0;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    expect_content("c", "new");
+    (void)close(ready[0]);
+    (void)close(ready[1]);
+}
+
 /* ---- reading -------------------------------------------------------------- */
 
 static void test_read_file(void **state) {
@@ -277,7 +306,16 @@ static void test_map(void **state) {
     write_plain(dir, "m", "mapped", 6);
     assert_int_equal(nq_map_open(&m, at("m"), &err), NOVAQ_OK);
     assert_int_equal(m.size, 6);
+    nq_map_drop(&m, 0, 6);
     assert_memory_equal(m.data, "mapped", 6);
+    nq_map_close(&m);
+    static char large[50000];
+    memset(large, 'l', sizeof large);
+    write_plain(dir, "ml", large, sizeof large);
+    assert_int_equal(nq_map_open(&m, at("ml"), &err), NOVAQ_OK);
+    nq_map_drop(&m, 5, sizeof large);
+    nq_map_drop(&m, 0, sizeof large + 70000); /* beyond its end: nothing */
+    assert_memory_equal(m.data, large, sizeof large);
     nq_map_close(&m);
     write_plain(dir, "m0", "", 0);
     assert_int_equal(nq_map_open(&m, at("m0"), &err), NOVAQ_OK);
@@ -363,19 +401,13 @@ static void test_paths(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_outfile),
-        cmocka_unit_test(test_outfile_other_name),
-        cmocka_unit_test(test_outfile_abort),
-        cmocka_unit_test(test_outfile_leftover),
-        cmocka_unit_test(test_outfile_errors),
-        cmocka_unit_test(test_write_fails),
-        cmocka_unit_test(test_no_space),
-        cmocka_unit_test(test_kill),
-        cmocka_unit_test(test_read_file),
-        cmocka_unit_test(test_source),
-        cmocka_unit_test(test_map),
-        cmocka_unit_test(test_directories),
-        cmocka_unit_test(test_many_names),
+        cmocka_unit_test(test_outfile),        cmocka_unit_test(test_outfile_other_name),
+        cmocka_unit_test(test_outfile_abort),  cmocka_unit_test(test_outfile_leftover),
+        cmocka_unit_test(test_outfile_errors), cmocka_unit_test(test_write_fails),
+        cmocka_unit_test(test_no_space),       cmocka_unit_test(test_kill),
+        cmocka_unit_test(test_commit_lock),    cmocka_unit_test(test_read_file),
+        cmocka_unit_test(test_source),         cmocka_unit_test(test_map),
+        cmocka_unit_test(test_directories),    cmocka_unit_test(test_many_names),
         cmocka_unit_test(test_paths),
     };
     return cmocka_run_group_tests(tests, make_dir, drop_dir);

@@ -216,7 +216,8 @@ static void plan_open(planning *p, const novaq_compress_options *o) {
     *p = (planning){0};
     assert_int_equal(nq_tensors_open(&p->ts, o->input, &err), NOVAQ_OK);
     assert_int_equal(nq_pool_open(&p->pool, 1, &err), NOVAQ_OK);
-    if (nq_recipe_make(&p->recipe, p->ts, o, p->pool, &err) != NOVAQ_OK) {
+    if (nq_recipe_make(&p->recipe, p->ts, o, &err) != NOVAQ_OK ||
+        nq_recipe_decide(&p->recipe, p->pool, &err) != NOVAQ_OK) {
         fail_msg("%s", err.msg);
     }
 }
@@ -396,7 +397,10 @@ static void expect_refusal(const novaq_compress_options *o, const char *part) {
     planning p = {0};
     assert_int_equal(nq_tensors_open(&p.ts, o->input, &err), NOVAQ_OK);
     assert_int_equal(nq_pool_open(&p.pool, 1, &err), NOVAQ_OK);
-    novaq_status st = nq_recipe_make(&p.recipe, p.ts, o, p.pool, &err);
+    novaq_status st = nq_recipe_make(&p.recipe, p.ts, o, &err);
+    if (st == NOVAQ_OK) {
+        st = nq_recipe_decide(&p.recipe, p.pool, &err);
+    }
     if (st != NOVAQ_E_ARG || strstr(err.msg, part) == NULL) {
         fail_msg("expected '%s', got %d '%s'", part, (int)st, err.msg);
     }
@@ -511,6 +515,79 @@ static void config_is_complete(void **state) {
     plan_close(&p);
 }
 
+/* Which text it was, but not where it lay. */
+static void config_names_texts_by_content(void **state) {
+    (void)state;
+    novaq_compress_options o = options();
+    o.calibration = FIXTURES "/model/text.txt";
+    planning p;
+    plan_open(&p, &o);
+    json_t *config = NULL;
+    assert_int_equal(nq_recipe_config(&config, &p.recipe, &err), NOVAQ_OK);
+    assert_string_equal(json_string_value(json_object_get(config, "calibration")), "file");
+    assert_string_equal(json_string_value(json_object_get(config, "calibration_blake3")),
+                        p.recipe.text);
+    assert_int_equal(strlen(p.recipe.text), NQ_BLAKE3_HEX);
+    json_decref(config);
+    plan_close(&p);
+}
+
+static int remember(void *ctx, const novaq_progress *p) {
+    *(novaq_progress *)ctx = *p;
+    return 0;
+}
+
+/* What waits for bytes repeats what was told last: another phase would begin a new bar. */
+static void waiting_is_no_phase(void **state) {
+    (void)state;
+    novaq_compress_options o = options();
+    novaq_progress last = {0};
+    o.progress = remember;
+    o.progress_ctx = &last;
+    planning p;
+    plan_open(&p, &o);
+    assert_string_equal(last.phase, "analyse");
+    novaq_progress before = {.phase = "compress", .item = "x", .done = 7, .total = 9, .unit = "B"};
+    assert_int_equal(nq_recipe_tell(&p.recipe, &before, &err), NOVAQ_OK);
+    last = (novaq_progress){0};
+    assert_int_equal(nq_recipe_tick(&p.recipe, &err), NOVAQ_OK);
+    assert_string_equal(last.phase, "compress");
+    assert_string_equal(last.item, "x");
+    assert_int_equal(last.done, 7);
+    assert_int_equal(last.total, 9);
+    plan_close(&p);
+}
+
+/* What is foreseen before statistics is near to the plan and not above it. */
+static void room_is_foreseen(void **state) {
+    (void)state;
+    static const struct {
+        const char *scheme;
+        double bits;
+        uint64_t size;
+    } cases[] = {{NULL, 1.5, 0},      {NULL, 4, 0},        {NULL, 8, 0},
+                 {"k16d2l2", 1.5, 0}, {NULL, 1.5, 150000}, {NULL, 1.5, UINT64_C(1) << 40}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        novaq_compress_options o = options();
+        o.scheme = cases[i].scheme;
+        o.target_bits = cases[i].bits;
+        o.target_size = cases[i].size;
+        planning p;
+        uint64_t least = 0;
+        uint64_t planned = 0;
+        plan_open(&p, &o);
+        for (size_t k = 0; k < p.recipe.count; k++) {
+            planned += p.recipe.tensors[k].bytes;
+        }
+        assert_int_equal(nq_recipe_foresee(&least, &p.recipe, &err), NOVAQ_OK);
+        if (least > planned + planned / 20 || least < planned / 10 * 7) {
+            fail_msg("case %zu: %llu foreseen, %llu planned", i, (unsigned long long)least,
+                     (unsigned long long)planned);
+        }
+        plan_close(&p);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ladder_is_dense_and_lean),
@@ -525,6 +602,9 @@ int main(void) {
         cmocka_unit_test(ranges_are_checked),
         cmocka_unit_test(scales_go_with_a_rotation),
         cmocka_unit_test(config_is_complete),
+        cmocka_unit_test(config_names_texts_by_content),
+        cmocka_unit_test(waiting_is_no_phase),
+        cmocka_unit_test(room_is_foreseen),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

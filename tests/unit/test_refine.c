@@ -4,6 +4,7 @@
 #include "model_util.h"
 
 #include <math.h>
+#include <sys/stat.h>
 
 #include "artifact/artifact.h"
 #include "novaq.h"
@@ -18,6 +19,8 @@ typedef struct job {
     unsigned stop_at; /* calls of progress before it says stop; 0: never */
     unsigned calls;
     double first_kl, last_kl; /* measured */
+    unsigned tokens;          /* of the text */
+    bool spoil;               /* puts a folder where the output goes, after the first step */
 } job;
 
 static int on_progress(void *ctx, const novaq_progress *p) {
@@ -26,6 +29,9 @@ static int on_progress(void *ctx, const novaq_progress *p) {
         return 0;
     }
     j->calls++;
+    if (j->spoil && p->done == 1) {
+        (void)mkdir(j->output, 0700);
+    }
     return j->stop_at != 0 && j->calls >= j->stop_at;
 }
 
@@ -36,6 +42,7 @@ static void on_step(void *ctx, const char *line) {
     if (j->lines == 0) {
         assert_string_equal(json_string_value(json_object_get(o, "event")), "begin");
         assert_true(number(o, "memory_bytes") > 0);
+        j->tokens = (unsigned)number(o, "tokens");
     } else if (json_object_get(o, "held_out_kl") != NULL) {
         j->last_kl = number(o, "held_out_kl");
         j->first_kl = j->first_kl > 0 ? j->first_kl : j->last_kl;
@@ -170,13 +177,15 @@ static void test_improves(void **state) {
     static const char *const schemes[] = {"k16d2l3", "k8d1l2", "pq16x8d4", "q8"};
     for (size_t i = 0; i < 4; i++) {
         job j = open_job(schemes[i]);
-        j.o.rate = i < 3 ? 0.01 : 0.0003;
+        j.o.rate = 0.01; /* of q8, whose error is small, a twentieth */
         json_t *report = refine(&j);
         const json_t *kl = json_object_get(report, "held_out_kl");
         assert_true(number(kl, "after") < number(kl, "before") * (i < 3 ? 0.9 : 1.0));
         assert_near(number(kl, "before"), j.first_kl, 1e-12, "first measurement");
         assert_true(number(report, "best_step") > 0);
         assert_int_equal(j.lines, 2 + j.o.steps);
+        assert_true(number(report, "seconds") > 0);
+        assert_int_equal(json_array_size(json_object_get(report, "warnings")), 0);
         assert_int_equal(novaq_verify(NULL, j.output, 1, NULL, NULL, &j.err), NOVAQ_OK);
         if (i < 3) {
             check_layers(j.made, j.output, 16, true);
@@ -186,24 +195,36 @@ static void test_improves(void **state) {
     }
 }
 
+/* Held-out divergence of the artifact that refine() wrote, as it is read back. */
+static double stored_kl(job *j) {
+    const novaq_refine_options kept = j->o;
+    char *again = NULL;
+    assert_int_equal(nq_path_join(&again, j->dir, "again.bin", NULL), NOVAQ_OK);
+    j->o.artifact = j->output;
+    j->o.output = again;
+    j->o.steps = 1;
+    json_t *second = refine(j);
+    double kl = number(json_object_get(second, "held_out_kl"), "before");
+    json_decref(second);
+    nq_free(again);
+    j->o = kept;
+    return kl;
+}
+
 /* What was measured is what is read back. */
 static void test_measured_as_stored(void **state) {
     (void)state;
-    job j = open_job("k16d2l2");
-    j.o.exact = 1; /* otherwise roundings to bfloat16 differ by what float32 does not see */
-    json_t *report = refine(&j);
-    double after = number(json_object_get(report, "held_out_kl"), "after");
-    j.o.artifact = j.output;
-    char *again = NULL;
-    assert_int_equal(nq_path_join(&again, j.dir, "again.bin", NULL), NOVAQ_OK);
-    j.o.output = again;
-    j.o.steps = 1;
-    json_t *second = refine(&j);
-    assert_near(number(json_object_get(second, "held_out_kl"), "before"), after, 1e-5, "stored");
-    json_decref(report);
-    json_decref(second);
-    nq_free(again);
-    close_job(&j);
+    static const char *const schemes[] = {"k16d2l2", "k16d2l3"};
+    for (size_t i = 0; i < 2; i++) {
+        job j = open_job(schemes[i]);
+        j.o.exact = 1; /* otherwise roundings to bfloat16 differ by what float32 does not see */
+        json_t *report = refine(&j);
+        double after = number(json_object_get(report, "held_out_kl"), "after");
+        assert_true(number(report, "best_step") > 0);
+        assert_near(stored_kl(&j), after, 1e-5, "stored");
+        json_decref(report);
+        close_job(&j);
+    }
 }
 
 static void test_threads(void **state) {
@@ -309,6 +330,7 @@ static void test_never_worse(void **state) {
     job j = open_job("k16d2l2");
     j.o.rate = 1;
     j.o.steps = 40;
+    j.o.exact = 1;
     json_t *report = refine(&j);
     const json_t *kl = json_object_get(report, "held_out_kl");
     assert_true(number(report, "rolled_back") > 0);
@@ -316,6 +338,7 @@ static void test_never_worse(void **state) {
     if (number(report, "best_step") <= 0) {
         check_layers(j.made, j.output, 16, false);
     }
+    assert_true(stored_kl(&j) <= number(kl, "before") + 1e-5);
     assert_int_equal(novaq_verify(NULL, j.output, 1, NULL, NULL, &j.err), NOVAQ_OK);
     json_decref(report);
     close_job(&j);
@@ -347,6 +370,48 @@ static void test_rounding(void **state) {
     assert_true(isfinite(nq_store_round(NQ_STORE_F16, 1e9F)));
     assert_true(nq_store_round(NQ_STORE_F32, 0.1F) == 0.1F);
     assert_true(nq_store_round(NQ_STORE_BF16, 0.1F) != 0.1F);
+}
+
+/* Rates are relative to the error of a matrix; units of scales are just that share. */
+static void check_units(const char *scheme, double least, double most) {
+    job j = open_job(scheme);
+    nq_model *m = NULL;
+    nq_net *net = NULL;
+    float *unit = NULL;
+    uint64_t at = 0;
+    unsigned seen = 0;
+    nq_net_options o = {.sequences = 1, .length = 8};
+    assert_int_equal(nq_model_open(&m, j.made, NULL, NULL), NOVAQ_OK);
+    assert_int_equal(nq_net_open(&net, m, &o, NULL), NOVAQ_OK);
+    for (size_t i = 0; i < nq_net_param_count(net); i++) {
+        at += nq_net_param(net, i)->count;
+    }
+    assert_int_equal(nq_alloc(&unit, at, sizeof *unit, NULL), NOVAQ_OK);
+    nq_round_units(unit, net, m->weights);
+    at = 0;
+    for (size_t i = 0; i < nq_net_param_count(net); i++) {
+        const nq_param *p = nq_net_param(net, i);
+        const nq_weight *w = nq_weights_find(m->weights, p->name);
+        if (p->kind == NQ_PARAM_LOG_SCALE && w != NULL) {
+            double e = sqrt(w->layer->error.sq_error / w->layer->error.sq_source) / 0.3;
+            e = e < 0.05 ? 0.05 : e > 2 ? 2 : e;
+            assert_near(unit[at], e, 1e-5, p->name);
+            assert_true(e >= least && e <= most);
+            seen++;
+        }
+        at += p->count;
+    }
+    assert_true(seen > 0);
+    nq_free(unit);
+    nq_net_close(&net);
+    nq_model_close(&m);
+    close_job(&j);
+}
+
+static void test_units(void **state) {
+    (void)state;
+    check_units("k16d2l2", 0.4, 1.9);
+    check_units("q8", 0.05, 0.06);
 }
 
 /* ---- other ways in -------------------------------------------------------------------------- */
@@ -382,6 +447,109 @@ static void test_compress_refined(void **state) {
     close_job(&j);
 }
 
+static void on_refine_step(void *ctx, const char *line) {
+    (void)line;
+    ++*(unsigned *)ctx;
+}
+
+static int stop_refining(void *ctx, const novaq_progress *p) {
+    unsigned *compressing = ctx;
+    *compressing += strcmp(p->phase, "compress") == 0;
+    return strcmp(p->phase, "refine") == 0 && p->done > 0;
+}
+
+/* A call after one that was interrupted in its refinement does not compress again, unless
+ * it would make something else. */
+static void test_compress_once(void **state) {
+    (void)state;
+    job j = open_job("k16d2l2");
+    novaq_compress_options c = NOVAQ_COMPRESS_OPTIONS_INIT;
+    unsigned compressing = 0;
+    unsigned lines = 0;
+    c.input = TINY("a.gguf");
+    c.output = j.output;
+    c.single_file = 1;
+    c.scheme = "k16d2l2";
+    c.calibration = j.text;
+    c.calibration_tokens = 2048;
+    c.threads = 1;
+    c.refine = 1;
+    c.refine_steps = 3;
+    c.progress = stop_refining;
+    c.progress_ctx = &compressing;
+    c.refine_step = on_refine_step;
+    c.refine_step_ctx = &lines;
+    assert_int_equal(novaq_compress(NULL, &c, &j.err), NOVAQ_E_INTERRUPTED);
+    assert_true(compressing > 0 && lines > 1);
+    compressing = 0;
+    assert_int_equal(novaq_compress(NULL, &c, &j.err), NOVAQ_E_INTERRUPTED);
+    assert_int_equal(compressing, 0);
+    c.seed++;
+    assert_int_equal(novaq_compress(NULL, &c, &j.err), NOVAQ_E_INTERRUPTED);
+    assert_true(compressing > 0);
+    c.progress = NULL;
+    assert_int_equal(novaq_compress(NULL, &c, &j.err), NOVAQ_OK);
+    char **names = NULL;
+    size_t count = 0;
+    assert_int_equal(nq_list_dir(&names, &count, j.dir, NULL), NOVAQ_OK);
+    for (size_t i = 0; i < count; i++) {
+        assert_null(strstr(names[i], "unrefined"));
+        assert_null(strstr(names[i], ".refine"));
+    }
+    nq_free_names(names, count);
+    close_job(&j);
+}
+
+/* What was learnt is not lost when it cannot be written. */
+static void test_lost_output(void **state) {
+    (void)state;
+    job j = open_job("k16d2l2");
+    size_t len = 0;
+    json_decref(refine(&j));
+    char *whole = bytes_of(j.output, &len);
+    assert_int_equal(unlink(j.output), 0);
+    j.spoil = true;
+    assert_int_not_equal(run(&j, NULL), NOVAQ_OK);
+    j.spoil = false;
+    assert_int_equal(rmdir(j.output), 0);
+    json_t *report = refine(&j);
+    assert_int_equal(number(report, "resumed_at"), number(report, "steps_done"));
+    assert_same_file(j.output, whole, len);
+    json_decref(report);
+    nq_free(whole);
+    close_job(&j);
+}
+
+/* A checkpoint that cannot be written is a warning. */
+static void test_no_checkpoint(void **state) {
+    (void)state;
+    job j = open_job("k16d2l2");
+    j.o.steps = 2;
+    j.o.checkpoint = "no/such/folder/checkpoint";
+    json_t *report = refine(&j);
+    assert_int_equal(json_array_size(json_object_get(report, "warnings")), 1);
+    assert_true(nq_is_file(j.output));
+    json_decref(report);
+    close_job(&j);
+}
+
+/* Several files are one text. */
+static void test_texts(void **state) {
+    (void)state;
+    job j = open_job("k16d2l2");
+    const char *more[] = {j.text, j.text};
+    unsigned tokens[2] = {0};
+    j.o.steps = 1;
+    for (unsigned i = 0; i < 2; i++) {
+        j.o.more_texts = more;
+        j.o.more_text_count = 2 * i;
+        json_decref(refine(&j));
+        tokens[i] = j.tokens;
+    }
+    assert_true(tokens[1] > 2 * tokens[0] && tokens[1] < 4 * tokens[0]);
+    close_job(&j);
+}
+
 static void refused(job *j, const char *says) {
     assert_int_equal(run(j, NULL), NOVAQ_E_ARG);
     if (strstr(j->err.msg, says) == NULL) {
@@ -399,6 +567,11 @@ static void test_refusals(void **state) {
     j.o = good;
     j.o.calibration = "none";
     refused(&j, "needs a text");
+    const char *more[] = {j.text};
+    j.o.calibration = "self";
+    j.o.more_texts = more;
+    j.o.more_text_count = 1;
+    refused(&j, "not both");
     j.o = good;
     j.o.rate = 0;
     refused(&j, "rates");
@@ -424,7 +597,12 @@ int main(void) {
         cmocka_unit_test(test_damaged_checkpoint),
         cmocka_unit_test(test_never_worse),
         cmocka_unit_test(test_rounding),
+        cmocka_unit_test(test_units),
         cmocka_unit_test(test_compress_refined),
+        cmocka_unit_test(test_compress_once),
+        cmocka_unit_test(test_lost_output),
+        cmocka_unit_test(test_no_checkpoint),
+        cmocka_unit_test(test_texts),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

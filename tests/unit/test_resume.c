@@ -1,8 +1,11 @@
 /* test_resume.c - the writer's journal: whatever an interrupted run left, intact, torn,
  * damaged or foreign, the next run ends with the bytes of an undisturbed one. */
+#include "journal_util.h"
 #include "sample_artifact.h"
 
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
@@ -273,6 +276,105 @@ static void many_chunks(void **state) {
     }
 }
 
+/* An artifact is there, and a loss of power took the end of the journal that it was made
+ * with, and what followed that: no run may remove a chunk file that the manifest names. */
+static void published_chunks(void **state) {
+    (void)state;
+    static const nq_writer_key OTHER = {"another", "tensors", "origin"};
+    nq_layer layers[BIG];
+    char names[BIG][16];
+    char want[NQ_BLAKE3_HEX + 1];
+    novaq_error err = {0};
+    make_big(layers, names);
+    run r = {.layers = layers, .count = BIG};
+    char path[512];
+    reference(want, &r);
+    (void)snprintf(path, sizeof path, "%s", in_scratch("at"));
+    interrupted(&r, path, 4);
+    copy_file(in_scratch("at/.journal.partial"), in_scratch("journal"));
+    whole(&r, path);
+    for (int i = 0; i < 4; i++) {
+        copy_file(in_scratch("journal"), in_scratch("at/.journal.partial"));
+        nq_writer *w = open_run(&r, path, i < 2 ? &OTHER : &KEY, false);
+        put_layers(&r, w, i == 3 ? 3 : 0);
+        assert_int_equal(r.recalled, i == 3 ? 2 : 0); /* the others' data are elsewhere now */
+        if (i == 1) {
+            must(nq_writer_add(w, &layers[3], &err), &err);
+        }
+        nq_writer_abort(&w);
+        check(want, path);
+    }
+    remove_tree(path);
+    (void)unlink(in_scratch("journal"));
+    for (unsigned i = 0; i < BIG; i++) {
+        layer_free(&layers[i]);
+    }
+}
+
+static void another_sum(json_t *record) {
+    char sum[NQ_SHA256_HEX + 1];
+    (void)snprintf(sum, sizeof sum, "%s", json_string_value(json_object_get(record, "sha256")));
+    sum[NQ_SHA256_HEX - 1] = sum[NQ_SHA256_HEX - 1] == '0' ? '1' : '0';
+    json_object_set_new(record, "sha256", json_string(sum));
+}
+
+/* A chunk that is not the one the journal tells of is made again, without a word. */
+static void another_chunk(void **state) {
+    (void)state;
+    nq_layer layers[BIG];
+    char names[BIG][16];
+    char want[NQ_BLAKE3_HEX + 1];
+    make_big(layers, names);
+    run r = {.layers = layers, .count = BIG};
+    reference(want, &r);
+    const char *path = in_scratch("at");
+    interrupted(&r, path, 3);
+    edit_journal(in_scratch("at/journal"), "chunk", another_sum);
+    whole(&r, path);
+    assert_int_equal(r.recalled, 2);
+    check(want, path);
+    remove_tree(path);
+    for (unsigned i = 0; i < BIG; i++) {
+        layer_free(&layers[i]);
+    }
+}
+
+/* Bytes of files that this process has in memory now. */
+static uint64_t mapped_bytes(void) {
+    unsigned long size;
+    unsigned long resident;
+    unsigned long shared;
+    FILE *f = fopen("/proc/self/statm", "r");
+    if (f == NULL) {
+        skip();
+    }
+    assert_int_equal(fscanf(f, "%lu %lu %lu", &size, &resident, &shared), 3);
+    assert_int_equal(fclose(f), 0);
+    return (uint64_t)shared * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* Going on takes the memory of a layer, not of all that is there. */
+static void little_memory(void **state) {
+    (void)state;
+    nq_layer layers[BIG];
+    char names[BIG][16];
+    make_big(layers, names);
+    for (int single = 0; single < 2; single++) {
+        run r = {.layers = layers, .count = BIG, .single = single};
+        const char *path = in_scratch(FORMS[single]);
+        interrupted(&r, path, BIG);
+        nq_writer *w = open_run(&r, path, &KEY, false);
+        uint64_t before = mapped_bytes();
+        put_layers(&r, w, BIG); /* looks at all of the last one */
+        assert_int_equal(r.recalled, BIG);
+        assert_true(mapped_bytes() < before + BIG_BYTES + BIG_BYTES / 2);
+        nq_writer_abort(&w);
+    }
+    for (unsigned i = 0; i < BIG; i++) {
+        layer_free(&layers[i]);
+    }
+}
+
 /* ---- damage ------------------------------------------------------------------------------------
  */
 
@@ -400,6 +502,49 @@ static void lost_data(void **state) {
     sample_free(&s);
 }
 
+static void endless_error(json_t *record) {
+    json_array_set_new(json_object_get(record, "sums"), 1, json_string("inf"));
+}
+
+/* Sums that no writer would take are none to go on from. */
+static void endless_sums(void **state) {
+    (void)state;
+    sample s = sample_make();
+    for (int single = 0; single < 2; single++) {
+        damage d = open_damage(&s, single, 4);
+        edit_journal(in_scratch(single ? "at/.one.bin.journal" : "at/dir/journal"), "sums",
+                     endless_error);
+        whole(&d.r, d.path);
+        assert_int_equal(d.r.recalled, 0);
+        check(d.want, d.path);
+        close_damage();
+    }
+    sample_free(&s);
+}
+
+/* A journal that cannot be opened costs nothing of what it tells of. */
+static void unopened_journal(void **state) {
+    (void)state;
+    sample s = sample_make();
+    for (int single = 0; single < 2; single++) {
+        damage d = open_damage(&s, single, 6);
+        novaq_error err = {0};
+        nq_writer *w = NULL;
+        int fd = open(journal_of(single), O_RDWR | O_CLOEXEC);
+        assert_true(fd >= 0);
+        assert_int_equal(flock(fd, LOCK_EX), 0);
+        assert_int_equal(nq_writer_open_resumable(&w, &d.r.how, d.path, single, &KEY, false, &err),
+                         NOVAQ_E_IO);
+        assert_null(w);
+        assert_int_equal(close(fd), 0);
+        whole(&d.r, d.path);
+        assert_int_equal(d.r.recalled, 6);
+        check(d.want, d.path);
+        close_damage();
+    }
+    sample_free(&s);
+}
+
 /* ---- other runs -------------------------------------------------------------------------------
  */
 
@@ -507,7 +652,8 @@ static void notes_are_kept(void **state) {
 /* ---- a full disk ------------------------------------------------------------------------------
  */
 
-/* In a child whose files may not grow beyond `limit` bytes; 0 when it came to the end. */
+/* In a child whose files may not grow beyond `limit` bytes; 0 when it came to the end,
+ * else one more than the layers that were written. */
 static int run_limited(run *r, const char *path, uint64_t limit) {
     pid_t pid = fork();
     assert_true(pid >= 0);
@@ -520,6 +666,7 @@ static int run_limited(run *r, const char *path, uint64_t limit) {
         if (st == NOVAQ_OK) {
             st = nq_writer_open_resumable(&w, &r->how, path, r->single, &KEY, false, &err);
         }
+        int layers = 0;
         for (size_t i = 0; st == NOVAQ_OK && i < r->count; i++) {
             nq_layer got;
             bool found = false;
@@ -527,12 +674,13 @@ static int run_limited(run *r, const char *path, uint64_t limit) {
             if (st == NOVAQ_OK && !found) {
                 st = nq_writer_add(w, &r->layers[i], &err);
             }
+            layers += st == NOVAQ_OK;
         }
         if (st == NOVAQ_OK) {
             st = nq_writer_finish(&w, "tests/sample", r->config, r->model, NULL, &err);
         }
         (void)nq_writer_leave(&w);
-        _exit(st == NOVAQ_OK ? 0 : st == NOVAQ_E_IO ? 1 : 2);
+        _exit(st == NOVAQ_OK ? 0 : st == NOVAQ_E_IO ? 1 + layers : 100);
     }
     int status = 0;
     assert_int_equal(waitpid(pid, &status, 0), pid);
@@ -549,20 +697,24 @@ static void full_disk(void **state) {
         run r = sample_run(&s, single);
         const char *path = in_scratch(FORMS[single]);
         unsigned failed = 0;
+        size_t recalled = 0;
         reference(want, &r);
         for (uint64_t limit = 0; limit < 20000; limit += 933) {
             int code = run_limited(&r, path, limit);
-            assert_in_range(code, 0, 1);
+            assert_in_range(code, 0, 1 + SAMPLE_LAYERS);
             if (code != 0) {
                 failed++;
                 assert_true(verify_quietly(path, &err) != NOVAQ_OK);
                 whole(&r, path);
+                assert_int_equal(r.recalled, code - 1);
+                recalled += r.recalled;
             }
             check(want, path);
             assert_int_equal(entries(scratch), 1);
             remove_tree(path);
         }
         assert_in_range(failed, 5, 20);
+        assert_true(recalled > SAMPLE_LAYERS);
     }
     sample_free(&s);
 }
@@ -574,6 +726,9 @@ int main(void) {
         cmocka_unit_test(flipped_bytes),    cmocka_unit_test(lost_data),
         cmocka_unit_test(foreign_journals), cmocka_unit_test(another_origin),
         cmocka_unit_test(notes_are_kept),   cmocka_unit_test(full_disk),
+        cmocka_unit_test(published_chunks), cmocka_unit_test(another_chunk),
+        cmocka_unit_test(little_memory),    cmocka_unit_test(endless_sums),
+        cmocka_unit_test(unopened_journal),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }

@@ -1,10 +1,14 @@
 /* test_resume_run.c - novaq_compress() interrupted and called again: with and without
  * calibration, in both forms, stopped wherever it asks; sources that changed in between;
  * what names a source; telemetry; too little space. */
+#include "journal_util.h"
 #include "model_util.h"
+
+#include <math.h>
 
 #include "artifact/artifact.h"
 #include "base/blake3.h"
+#include "compress/job.h"
 #include "novaq.h"
 
 typedef struct job {
@@ -209,6 +213,104 @@ static void other_options(void **state) {
     close_job(&j);
 }
 
+/* ---- journals that tell of other tensors ---------------------------------------------------- */
+
+static json_t *about(json_t *record) { return json_object_get(record, "about"); }
+
+static void more_dimensions(json_t *record) {
+    json_array_insert_new(json_object_get(about(record), "shape"), 0, json_integer(1));
+}
+
+static void turned(json_t *record) {
+    json_t *shape = json_object_get(about(record), "shape");
+    if (json_array_size(shape) == 2) {
+        json_array_append(shape, json_array_get(shape, 0));
+        json_array_remove(shape, 0);
+    }
+}
+
+static void another_role(json_t *record) {
+    const char *role = json_string_value(json_object_get(about(record), "role"));
+    json_object_set_new(about(record), "role",
+                        json_string(strcmp(role, "other") == 0 ? "linear" : "other"));
+}
+
+static void another_dtype(json_t *record) {
+    json_object_set_new(about(record), "source_dtype", json_string("F64"));
+}
+
+/* Taken over, they would be in the artifact: the tensors are made again instead. */
+static void other_tensors(void **state) {
+    (void)state;
+    static void (*const EDITS[])(json_t *) = {more_dimensions, turned, another_role, another_dtype};
+    for (size_t i = 0; i < 4; i++) {
+        char want[NQ_BLAKE3_HEX + 1];
+        char got[NQ_BLAKE3_HEX + 1];
+        char *journal = NULL;
+        job j;
+        open_job(&j, TINY("a.gguf"), 0);
+        json_decref(finish(&j));
+        unsigned all = j.lines;
+        digest(want, &j);
+        remove_output(&j);
+        j.stop = j.calls - 3;
+        j.calls = 0;
+        assert_int_equal(novaq_compress(NULL, &j.o, &j.err), NOVAQ_E_INTERRUPTED);
+        assert_int_equal(nq_path_join(&journal, j.output, "journal", NULL), NOVAQ_OK);
+        edit_journal(journal, "layer", EDITS[i]);
+        json_decref(finish(&j));
+        assert_int_equal(j.lines, all);
+        assert_true(j.resumed < all / 2);
+        digest(got, &j);
+        assert_string_equal(got, want);
+        nq_free(journal);
+        close_job(&j);
+    }
+}
+
+/* What is kept because of NaN is counted as such when it is taken over, too. */
+static void not_numbers(void **state) {
+    (void)state;
+    static const char header[] =
+        "{\"a\":{\"dtype\":\"F32\",\"shape\":[64,64],\"data_offsets\":[0,16384]},"
+        "\"b\":{\"dtype\":\"F32\",\"shape\":[64,64],\"data_offsets\":[16384,32768]},"
+        "\"c\":{\"dtype\":\"F32\",\"shape\":[64,64],\"data_offsets\":[32768,49152]}}";
+    static float values[3 * 64 * 64];
+    uint8_t size[8] = {(uint8_t)(sizeof header - 1)};
+    char *model = NULL;
+    nq_buf b = nq_buf_init(1 << 20);
+    job j;
+    open_job(&j, NULL, 0);
+    for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
+        values[i] = (float)((i * 37) % 101) / 101.0F - 0.5F;
+    }
+    values[70] = NAN;
+    assert_true(sizeof header - 1 < 256);
+    assert_int_equal(nq_buf_append(&b, size, sizeof size, NULL), NOVAQ_OK);
+    assert_int_equal(nq_buf_append(&b, header, sizeof header - 1, NULL), NOVAQ_OK);
+    assert_int_equal(nq_buf_append(&b, values, sizeof values, NULL), NOVAQ_OK);
+    assert_int_equal(nq_path_join(&model, j.dir, "model.safetensors", NULL), NOVAQ_OK);
+    assert_int_equal(nq_write_file(model, b.data, b.len, NULL), NOVAQ_OK);
+    nq_buf_free(&b);
+    j.o.input = model;
+    json_t *want = finish(&j);
+    assert_int_equal(warnings_with(want, "NaN"), 1);
+    remove_output(&j);
+    j.stop = j.calls - 2;
+    j.calls = 0;
+    assert_int_equal(novaq_compress(NULL, &j.o, &j.err), NOVAQ_E_INTERRUPTED);
+    json_t *got = finish(&j);
+    assert_true(j.resumed > 0);
+    assert_int_equal(warnings_with(got, "NaN"), 1);
+    assert_near(number(got, "bits_per_weight_quantized"), number(want, "bits_per_weight_quantized"),
+                0, "bits");
+    assert_int_equal(number(got, "quantized_parameters"), 2 * 64 * 64);
+    json_decref(want);
+    json_decref(got);
+    nq_free(model);
+    close_job(&j);
+}
+
 /* ---- the source ---------------------------------------------------------------------------- */
 
 static char *copy_of(const char *model, const char *dir) {
@@ -305,8 +407,92 @@ static void named_by_content(void **state) {
     assert_string_not_equal(hex[0], hex[2]);
 }
 
+static char *origin_of(const char *output) {
+    nq_artifact *a = NULL;
+    char *from = NULL;
+    assert_int_equal(nq_artifact_open(&a, output, NULL), NOVAQ_OK);
+    assert_int_equal(nq_artifact_origin(&from, a, NULL), NOVAQ_OK);
+    nq_artifact_close(&a);
+    return from;
+}
+
+/* The file beside an artifact tells of this one, of another, of any, or is not ours. */
+static void told_beside(void **state) {
+    (void)state;
+    static const char *const FOREIGN[] = {"notes", "[]", "{\"locator\": 7}", ""};
+    for (int single = 0; single < 2; single++) {
+        job j;
+        char *beside = NULL;
+        char *from = NULL;
+        open_job(&j, TINY("a.gguf"), single);
+        assert_int_equal(nq_asprintf(&beside, NULL, "%s.origin.json", j.output), NOVAQ_OK);
+        json_decref(finish(&j));
+        json_t *told = load_json(beside);
+        nq_artifact *a = NULL;
+        assert_int_equal(nq_artifact_open(&a, j.output, NULL), NOVAQ_OK);
+        const json_t *source = json_object_get(nq_artifact_manifest(a), "source");
+        assert_true(json_equal(json_object_get(told, "source"), json_object_get(source, "blake3")));
+        nq_artifact_close(&a);
+        json_object_set_new(told, "source", json_string("0123"));
+        assert_int_equal(json_dump_file(told, beside, 0), 0);
+        assert_null(origin_of(j.output));
+        json_object_del(told, "source");
+        assert_int_equal(json_dump_file(told, beside, 0), 0);
+        from = origin_of(j.output);
+        assert_string_equal(from, j.o.input);
+        nq_free(from);
+        json_decref(told);
+        remove_output(&j);
+        for (size_t i = 0; i < 4; i++) {
+            char *text = NULL;
+            size_t len = 0;
+            assert_int_equal(nq_write_file(beside, FOREIGN[i], strlen(FOREIGN[i]), NULL), NOVAQ_OK);
+            assert_int_equal(novaq_compress(NULL, &j.o, &j.err), NOVAQ_E_ARG);
+            assert_non_null(strstr(j.err.msg, ".origin.json: is not novaq's"));
+            assert_false(nq_is_dir(j.output) || nq_is_file(j.output));
+            assert_int_equal(nq_read_file(&text, &len, beside, 100, NULL), NOVAQ_OK);
+            assert_string_equal(text, FOREIGN[i]);
+            nq_free(text);
+        }
+        nq_free(beside);
+        close_job(&j);
+    }
+}
+
 /* ---- failures ----------------------------------------------------------------------------------
  */
+
+/* A source that changed under the run is compared by the next; one whose content is not
+ * what was promised leaves nothing. */
+static void changed_meanwhile(void **state) {
+    (void)state;
+    static const nq_writer_key key = {"recipe", "tensors", "origin"};
+    static const uint8_t data[64];
+    const nq_layer layer = {.name = "a",
+                            .rank = 1,
+                            .shape = {64},
+                            .elements = 64,
+                            .role = NQ_ROLE_OTHER,
+                            .source_dtype = NQ_U8,
+                            .scheme = {.kind = NQ_SCHEME_RAW, .d = 1},
+                            .data = data,
+                            .data_bytes = 64};
+    for (int refuted = 0; refuted < 2; refuted++) {
+        nq_compress_job c = {.refuted = refuted != 0};
+        nq_resumption how;
+        job j;
+        open_job(&j, NULL, 0);
+        assert_int_equal(
+            nq_writer_open_resumable(&c.writer, &how, j.output, 0, &key, false, &j.err), NOVAQ_OK);
+        assert_int_equal(nq_writer_add(c.writer, &layer, &j.err), NOVAQ_OK);
+        (void)nq_fail(&j.err, NOVAQ_E_VERIFY, "changed");
+        assert_int_equal(nq_job_give_up(&c, NOVAQ_E_VERIFY, &j.err), NOVAQ_E_VERIFY);
+        assert_null(c.writer);
+        assert_int_equal(strstr(j.err.msg, "the same command continues") != NULL, !refuted);
+        assert_int_equal(nq_is_dir(j.output), !refuted);
+        close_job(&j);
+    }
+}
 
 /* A tensor larger than any disk, of which only the header is there. */
 static void too_little_space(void **state) {
@@ -348,9 +534,11 @@ static int fixed_time(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(stopped_anywhere), cmocka_unit_test(other_options),
-        cmocka_unit_test(changed_source),   cmocka_unit_test(named_by_content),
-        cmocka_unit_test(too_little_space),
+        cmocka_unit_test(stopped_anywhere),  cmocka_unit_test(other_options),
+        cmocka_unit_test(changed_source),    cmocka_unit_test(named_by_content),
+        cmocka_unit_test(too_little_space),  cmocka_unit_test(other_tensors),
+        cmocka_unit_test(not_numbers),       cmocka_unit_test(told_beside),
+        cmocka_unit_test(changed_meanwhile),
     };
     return cmocka_run_group_tests(tests, fixed_time, NULL);
 }

@@ -36,7 +36,8 @@ static void measure(measurement *m, const novaq_compress_options *o) {
     *m = (measurement){.o = *o};
     assert_int_equal(nq_tensors_open(&j->ts, o->input, &err), NOVAQ_OK);
     assert_int_equal(nq_pool_open(&j->pool, o->threads, &err), NOVAQ_OK);
-    assert_int_equal(nq_recipe_make(&j->recipe, j->ts, &m->o, j->pool, &err), NOVAQ_OK);
+    assert_int_equal(nq_recipe_make(&j->recipe, j->ts, &m->o, &err), NOVAQ_OK);
+    assert_int_equal(nq_recipe_decide(&j->recipe, j->pool, &err), NOVAQ_OK);
     assert_int_equal(nq_calibration_open(&j->calibration, &why, o->input, j->ts, o->calibration,
                                          o->calibration_tokens, o->seed, j->pool, NULL, NULL, &err),
                      NOVAQ_OK);

@@ -445,7 +445,7 @@ static void test_gemm(void **state) {
 }
 
 /* Numbers rounded to bfloat16 as the kernel does; sums are floats. */
-static void check_halves(nq_gemm16_fn fn, nq_pool *pool, uint64_t m, uint64_t n, uint64_t k,
+static void check_halves(const nq_halves *halves, nq_pool *pool, uint64_t m, uint64_t n, uint64_t k,
                          unsigned how) {
     bool ta = (how & 1) != 0;
     bool tb = (how & 2) != 0;
@@ -457,7 +457,7 @@ static void check_halves(nq_gemm16_fn fn, nq_pool *pool, uint64_t m, uint64_t n,
     float *b = noise((tb ? n : k) * ldb, 42);
     float *c = noise(m * ldc, 43);
     float *was = noise(m * ldc, 43);
-    nq_gemm_with(fn, pool, ta, tb, m, n, k, a, lda, b, ldb, add, c, ldc);
+    nq_gemm_with(halves, pool, ta, tb, m, n, k, a, lda, b, ldb, add, c, ldc);
     for (uint64_t i = 0; i < m; i++) {
         for (uint64_t j = 0; j < ldc; j++) {
             double want = (double)was[i * ldc + j];
@@ -480,26 +480,70 @@ static void check_halves(nq_gemm16_fn fn, nq_pool *pool, uint64_t m, uint64_t n,
     nq_free(was);
 }
 
-static void test_halves(void **state) {
+/* The same bits for any number of threads, in every way. */
+static void test_halves_threads(void **state) {
     (void)state;
-    static const uint64_t shapes[][3] = {{1, 1, 1},    {8, 48, 2},    {9, 50, 33},  {17, 47, 256},
-                                         {3, 97, 257}, {300, 390, 5}, {25, 16, 31}, {257, 1, 600}};
-    nq_gemm16_fn fn = nq_gemm16_for(nq_cpu_features());
-    nq_pool *pool = NULL;
-    if (fn == NULL) {
+    enum { M = 300, N = 433, K = 777 };
+    nq_halves halves = {.kernel = nq_gemm16_for(nq_cpu_features())};
+    if (halves.kernel == NULL) {
         skip();
     }
+    halves.memory = take(NQ_HALVES_WORDS, sizeof *halves.memory);
+    float *a = noise((uint64_t)M * K, 51);
+    float *b = noise((uint64_t)N * K, 52);
+    float *c[2] = {take((uint64_t)M * N, sizeof(float)), take((uint64_t)M * N, sizeof(float))};
+    for (unsigned how = 0; how < 4; how++) {
+        bool ta = (how & 1) != 0;
+        bool tb = (how & 2) != 0;
+        for (unsigned i = 0; i < 2; i++) {
+            nq_pool *pool = NULL;
+            assert_int_equal(nq_pool_open(&pool, 1 + 2 * i, NULL), NOVAQ_OK);
+            nq_gemm_with(&halves, pool, ta, tb, M, N, K, a, ta ? M : K, b, tb ? K : N, false, c[i],
+                         N);
+            nq_pool_close(&pool);
+        }
+        assert_memory_equal(c[0], c[1], sizeof(float) * M * N);
+    }
+    nq_free(a);
+    nq_free(b);
+    nq_free(c[0]);
+    nq_free(c[1]);
+    nq_free(halves.memory);
+}
+
+static void test_halves(void **state) {
+    (void)state;
+    static const uint64_t shapes[][3] = {{1, 1, 1},
+                                         {8, 48, 2},
+                                         {9, 50, 33},
+                                         {17, 47, 256},
+                                         {3, 97, 257},
+                                         {300, 390, 5},
+                                         {25, 16, 31},
+                                         {3, 5, 0},
+                                         {257, 1, 600},
+                                         /* More than fits the memory: k; lines of each. */
+                                         {1, 1, 88000},
+                                         {16400, 2, 5},
+                                         {2, 16350, 3}};
+    nq_halves halves = {.kernel = nq_gemm16_for(nq_cpu_features())};
+    nq_pool *pool = NULL;
+    if (halves.kernel == NULL) {
+        skip();
+    }
+    halves.memory = take(NQ_HALVES_WORDS, sizeof *halves.memory);
     assert_int_equal(nq_pool_open(&pool, 2, NULL), NOVAQ_OK);
     for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
         for (unsigned how = 0; how < 8; how++) {
-            check_halves(fn, pool, shapes[s][0], shapes[s][1], shapes[s][2], how);
+            check_halves(&halves, pool, shapes[s][0], shapes[s][1], shapes[s][2], how);
         }
     }
     nq_pool_close(&pool);
+    nq_free(halves.memory);
     fixture *f = open_fixture(&kinds[0], 2, 1);
     forward(f);
     float exact = f->y[5];
-    nq_tmatrix_work_halves(f->work);
+    assert_int_equal(nq_tmatrix_work_halves(f->work, NULL), NOVAQ_OK);
     forward(f);
     assert_true(f->y[5] != exact && fabsf(f->y[5] - exact) < 0.05F * (1 + fabsf(exact)));
     close_fixture(f);
@@ -510,7 +554,8 @@ int main(void) {
         cmocka_unit_test(test_forward), cmocka_unit_test(test_gradients),
         cmocka_unit_test(test_adds),    cmocka_unit_test(test_threads),
         cmocka_unit_test(test_part),    cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_gemm),    cmocka_unit_test(test_halves),
+        cmocka_unit_test(test_gemm),    cmocka_unit_test(test_halves_threads),
+        cmocka_unit_test(test_halves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
