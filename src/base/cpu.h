@@ -13,7 +13,7 @@ enum {
     NQ_CPU_AVX512 = 1 << 1, /* F, BW, VL, DQ */
     NQ_CPU_VNNI = 1 << 2,   /* AVX-512 VNNI */
     NQ_CPU_NEON = 1 << 3,
-    NQ_CPU_VBMI = 1 << 4,   /* AVX-512 VBMI */
+    NQ_CPU_VBMI = 1 << 4,    /* AVX-512 VBMI */
     NQ_CPU_DOTPROD = 1 << 5, /* Armv8.2 dot products */
     NQ_CPU_BF16 = 1 << 6     /* AVX-512 BF16; of no named level: only without NOVAQ_CPU */
 };
