@@ -489,12 +489,13 @@ static json_t *make_record(const refinement *r) {
     return json_pack(
         "{s:i, s:i, s:s, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:i, s:I, s:{s:f, s:f}, s:{s:f, s:f}}",
         "steps", (int)r->run.adam.steps, "best_step", (int)x->best_step, "calibration",
-        o->calibration, "sequence", (int)r->text.length, "batch", (int)r->run.batch, "rate",
-        r->run.adam.rate[NQ_PARAM_CODEBOOK], "scale_rate", r->run.adam.rate[NQ_PARAM_LOG_SCALE],
-        "gain_rate", r->run.adam.rate[NQ_PARAM_GAIN], "lambda", o->lambda, "temperature",
-        o->temperature, "codebook_columns", (int)o->codebook_columns, "seed", (json_int_t)o->seed,
-        "held_out_kl", "before", x->base_kl, "after", x->best_kl, "held_out_perplexity", "before",
-        finite_or_zero(x->base_perplexity), "after", finite_or_zero(x->best_perplexity));
+        strcmp(o->calibration, "self") == 0 ? "self" : "file", "sequence", (int)r->text.length,
+        "batch", (int)r->run.batch, "rate", r->run.adam.rate[NQ_PARAM_CODEBOOK], "scale_rate",
+        r->run.adam.rate[NQ_PARAM_LOG_SCALE], "gain_rate", r->run.adam.rate[NQ_PARAM_GAIN],
+        "lambda", o->lambda, "temperature", o->temperature, "codebook_columns",
+        (int)o->codebook_columns, "seed", (json_int_t)o->seed, "held_out_kl", "before", x->base_kl,
+        "after", x->best_kl, "held_out_perplexity", "before", finite_or_zero(x->base_perplexity),
+        "after", finite_or_zero(x->best_perplexity));
 }
 
 /* What the report of this call tells besides the record. */
