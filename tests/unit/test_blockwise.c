@@ -1,7 +1,8 @@
 /* test_blockwise.c - one block learns what the original block gives: the error on
  * sequences it does not learn from falls and is what the stored pieces have, it never
  * rises, the same bits from any number of threads, interruption, refusals; nets of one
- * block; compressing with it, killed and continued. */
+ * block; compressing with it, killed and continued.
+ * Threads: test_net runs the same loops under TSan, and these take a minute there. */
 #include "model_util.h"
 
 #include <math.h>

@@ -1,6 +1,7 @@
 /* test_refine.c - refinement of tiny models from artifact to artifact: it gets better,
  * symbols stay, the same bytes for any thread count and however often it is stopped,
- * divergence is taken back, what brings nothing changes nothing, refusals. */
+ * divergence is taken back, what brings nothing changes nothing, refusals.
+ * Threads: test_net runs the same loops under TSan, and these take minutes there. */
 #include "model_util.h"
 
 #include <math.h>

@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include <cblas.h>
 #include <math.h>
 #include <string.h>
 
@@ -550,6 +551,7 @@ static void test_halves(void **state) {
 }
 
 int main(void) {
+    openblas_set_num_threads(1);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_forward), cmocka_unit_test(test_gradients),
         cmocka_unit_test(test_adds),    cmocka_unit_test(test_threads),
