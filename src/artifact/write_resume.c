@@ -5,7 +5,7 @@
  * writer is where an undisturbed run would be. Nothing of it is changed before
  * the first layer that is not recalled. */
 #include <math.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -48,7 +48,9 @@ static json_t *exact_sums(const nq_layer_error *e) {
 
 static bool read_sum(double *out, const json_t *list, size_t i) {
     const char *s = json_string_value(json_array_get(list, i));
-    return s != NULL && sscanf(s, "%la", out) == 1 && isfinite(*out);
+    char *end = NULL;
+    *out = s != NULL ? strtod(s, &end) : 0;
+    return s != NULL && end != s && *end == '\0' && isfinite(*out);
 }
 
 novaq_status nq_write_record_layer(nq_writer *w, const nq_stored_layer *s, const json_t *note,

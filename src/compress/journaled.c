@@ -1,6 +1,7 @@
 /* journaled.c - see job.h: what an interrupted run leaves to the next one besides
  * finished tensors, and deciding whether it counts. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -298,7 +299,9 @@ static bool recall_sensitivities(nq_sensitivity *s, const nq_compress_job *j) {
     }
     for (size_t i = 0; i < j->recipe.count; i++) {
         const char *text = json_string_value(json_array_get(list, i));
-        s[i].known = text != NULL && sscanf(text, "%la", &s[i].weight) == 1;
+        char *end = NULL;
+        s[i].weight = text != NULL ? strtod(text, &end) : 0;
+        s[i].known = text != NULL && end != text && *end == '\0';
     }
     return true;
 }

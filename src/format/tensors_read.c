@@ -274,8 +274,9 @@ static novaq_status execute_whole(job *j, novaq_error *err) {
         return execute_direct(j, err);
     }
     part p = part_of(j->src, b.data, b.begin, b.end);
-    j->src = &p.base;
-    novaq_status st = perform(j, err);
+    job from_memory = *j;
+    from_memory.src = &p.base;
+    novaq_status st = perform(&from_memory, err);
     nq_ahead_give(ts->ahead, &b, b.end);
     return st;
 }
@@ -301,8 +302,9 @@ static novaq_status execute(job *j, novaq_error *err) {
         .ts = j->ts,
         .t = j->t,
     };
-    j->src = &s.base;
-    return perform(j, err);
+    job in_slices = *j;
+    in_slices.src = &s.base;
+    return perform(&in_slices, err);
 }
 
 novaq_status nq_tensors_read(void *dst, nq_tensors *ts, const nq_tensor_info *t, uint64_t offset,

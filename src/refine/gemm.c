@@ -21,9 +21,10 @@
 #define SLAB     ((uint64_t)16320)
 
 _Static_assert(2 * SLAB * (NQ_GEMM16_K / 2) <= NQ_HALVES_WORDS, "memory for all lines");
-_Static_assert(SLAB % NQ_GEMM16_LINES == 0 && PACK % NQ_GEMM16_LINES == 0 &&
-                   TILE_N % NQ_GEMM16_B == 0 && TILE16_M % NQ_GEMM16_A == 0,
-               "whole panels");
+_Static_assert(SLAB % NQ_GEMM16_LINES == 0, "whole panels of all lines");
+_Static_assert(PACK % NQ_GEMM16_LINES == 0, "whole panels in a task");
+_Static_assert(TILE_N % NQ_GEMM16_B == 0, "whole panels of B in a tile");
+_Static_assert(TILE16_M % NQ_GEMM16_A == 0, "whole panels of A in a tile");
 
 typedef struct gemm {
     bool ta, tb, add;
