@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "progress.h"
 
 static void say(const char *fmt, va_list ap) __attribute__((format(printf, 1, 0)));
@@ -130,6 +131,16 @@ int cli_work(char **report, const opt_args *a, cli_work_fn run, const void *opti
     novaq_status st = run(report, options, &err);
     progress_end(&p);
     return st == NOVAQ_OK ? EXIT_OK : cli_fail(&err);
+}
+
+bool cli_is_file_name(const char *path) {
+    static const char *const tails[] = {".bin", ".novaq", ".safetensors"};
+    for (size_t i = 0; i < sizeof tails / sizeof tails[0]; i++) {
+        if (nq_ends_with(path, tails[i]) && strlen(path) > strlen(tails[i])) {
+            return true;
+        }
+    }
+    return false;
 }
 
 int cli_report(const opt_args *a, char *report, int (*print)(const char *json)) {

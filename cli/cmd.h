@@ -69,4 +69,7 @@ int cli_report(const opt_args *a, char *report, int (*print)(const char *json));
 void cli_refine_line(void *ctx, const char *json_line);
 void cli_refine_note(void *ctx, const char *json_line);
 
+/* Whether an output of this name is to be one file: NAME.bin, .novaq or .safetensors. */
+bool cli_is_file_name(const char *path);
+
 #endif

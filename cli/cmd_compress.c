@@ -20,16 +20,6 @@ static opt_id given_paper_option(const opt_args *a) {
     return OPT_COUNT;
 }
 
-static bool ends_in(const char *s, const char *tail) {
-    size_t ls = strlen(s);
-    size_t lt = strlen(tail);
-    return ls > lt && strcmp(s + ls - lt, tail) == 0;
-}
-
-static bool is_file_name(const char *path) {
-    return ends_in(path, ".bin") || ends_in(path, ".novaq") || ends_in(path, ".safetensors");
-}
-
 static int check_tensor_types(const opt_args *a) {
     for (size_t i = 0; i < a->list_count; i++) {
         const char *eq = strrchr(a->list[i], '=');
@@ -125,7 +115,7 @@ static int fill(novaq_compress_options *o, const opt_args *a) {
         return cli_usage("compress: nowhere to write; give --output DIR, or --dry-run");
     }
     o->single_file = cli_flag(a, OPT_SINGLE_FILE) || a->command != CMD_COMPRESS ||
-                     (o->output != NULL && is_file_name(o->output));
+                     (o->output != NULL && cli_is_file_name(o->output));
     o->target_bits = cli_real(a, OPT_TARGET_BITS);
     o->target_size = a->value[OPT_TARGET_SIZE].u;
     o->max_iterations = cli_uint(a, OPT_ITERATIONS);

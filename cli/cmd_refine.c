@@ -8,16 +8,6 @@
 #include "cmd.h"
 #include "report.h"
 
-static bool ends_in(const char *s, const char *tail) {
-    size_t ls = strlen(s);
-    size_t lt = strlen(tail);
-    return ls > lt && strcmp(s + ls - lt, tail) == 0;
-}
-
-static bool is_file_name(const char *path) {
-    return ends_in(path, ".bin") || ends_in(path, ".novaq") || ends_in(path, ".safetensors");
-}
-
 /* Whoever reads the lines wants each when its step is done. */
 void cli_refine_line(void *ctx, const char *json_line) {
     (void)ctx;
@@ -94,7 +84,7 @@ static int fill(novaq_refine_options *o, const opt_args *a) {
     if (cli_flag(a, OPT_JSON) && cli_flag(a, OPT_JSON_LINES)) {
         return cli_usage("--json and --json-lines are two forms of the report; give one");
     }
-    o->single_file = cli_flag(a, OPT_SINGLE_FILE) || is_file_name(o->output);
+    o->single_file = cli_flag(a, OPT_SINGLE_FILE) || cli_is_file_name(o->output);
     o->steps = cli_uint(a, OPT_STEPS);
     o->calibration_tokens = cli_uint(a, OPT_CALIBRATION_TOKENS);
     o->sequence = cli_uint(a, OPT_SEQUENCE);

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/json.h"
+#include "base/text.h"
 #include "cmd.h"
 #include "progress.h"
 #include "report.h"
@@ -281,13 +282,8 @@ static int draw(const json_t *layers, const char *path, bool svg) {
     return code;
 }
 
-static bool ends_in(const char *path, const char *tail) {
-    const char *dot = strrchr(path, '.');
-    return dot != NULL && strcmp(dot, tail) == 0;
-}
-
 int report_plot_check(const char *path) {
-    return ends_in(path, ".svg") || ends_in(path, ".png")
+    return nq_ends_with(path, ".svg") || nq_ends_with(path, ".png")
                ? EXIT_OK
                : cli_usage("--plot: '%s' ends neither in .png nor in .svg", path);
 }
@@ -304,7 +300,7 @@ int report_plot(const char *json, const char *path) {
     }
     const json_t *layers = json_object_get(o, "layers");
     int code = any_coded(layers)
-                   ? draw(layers, path, ends_in(path, ".svg"))
+                   ? draw(layers, path, nq_ends_with(path, ".svg"))
                    : cli_fail_text(EXIT_FAIL, "--plot: there are no coded layers to draw; give an "
                                               "artifact that compress wrote");
     json_decref(o);

@@ -12,6 +12,7 @@
 
 #include "artifact/write_safetensors.h"
 #include "base/mem.h"
+#include "base/text.h"
 
 #define WEIGHTS_FILE "model.safetensors"
 
@@ -33,12 +34,6 @@ static bool same_file(const char *a, const char *b) {
            x.st_ino == y.st_ino;
 }
 
-static bool ends_in(const char *s, const char *tail) {
-    size_t ls = strlen(s);
-    size_t lt = strlen(tail);
-    return ls >= lt && strcmp(s + ls - lt, tail) == 0;
-}
-
 static novaq_status check_output(const nq_weights *w, const novaq_export_options *o, bool gguf,
                                  novaq_error *err) {
     const nq_tensors *ts = nq_weights_tensors((nq_weights *)(uintptr_t)w);
@@ -46,7 +41,7 @@ static novaq_status check_output(const nq_weights *w, const novaq_export_options
         return nq_fail(err, NOVAQ_E_ARG, "%s: is a directory; give the name of a .gguf file",
                        o->output);
     }
-    if (!gguf && (nq_is_file(o->output) || ends_in(o->output, ".safetensors"))) {
+    if (!gguf && (nq_is_file(o->output) || nq_ends_with(o->output, ".safetensors"))) {
         return nq_fail(err, NOVAQ_E_ARG, "%s: SafeTensors are written to a directory; name one",
                        o->output);
     }

@@ -1,6 +1,7 @@
 /* arch.c - see arch.h. Names and facts are those of the GGUF specification,
  * llama.cpp and transformers. */
 #include "model/arch.h"
+#include "base/text.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -214,12 +215,6 @@ const char *nq_arch_tensor_name(char *buf, const nq_arch *arch, nq_spelling spel
     return NULL;
 }
 
-static bool ends_with(const char *s, const char *suffix) {
-    size_t len = strlen(s);
-    size_t n = strlen(suffix);
-    return len >= n && strcmp(s + len - n, suffix) == 0;
-}
-
 bool nq_arch_ignores(const char *tensor_name) {
     static const char *const WHOLE[] = {"rope_freqs.weight", "rope_factors_long.weight",
                                         "rope_factors_short.weight"};
@@ -228,8 +223,9 @@ bool nq_arch_ignores(const char *tensor_name) {
             return true;
         }
     }
-    return ends_with(tensor_name, ".rotary_emb.inv_freq") ||
-           ends_with(tensor_name, ".attn.masked_bias") || ends_with(tensor_name, ".attn.bias");
+    return nq_ends_with(tensor_name, ".rotary_emb.inv_freq") ||
+           nq_ends_with(tensor_name, ".attn.masked_bias") ||
+           nq_ends_with(tensor_name, ".attn.bias");
 }
 
 bool nq_arch_transposed(const char *model_type, const char *tensor_name) {
@@ -237,7 +233,7 @@ bool nq_arch_transposed(const char *model_type, const char *tensor_name) {
                                          ".mlp.c_fc.weight", ".mlp.c_proj.weight"};
     bool is = false;
     for (size_t i = 0; i < sizeof CONV1D / sizeof CONV1D[0]; i++) {
-        is = is || ends_with(tensor_name, CONV1D[i]);
+        is = is || nq_ends_with(tensor_name, CONV1D[i]);
     }
     return is && strcmp(model_type, "gpt2") == 0;
 }

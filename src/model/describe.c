@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "model/arch.h"
 #include "model/describe_parts.h"
 
@@ -77,15 +78,9 @@ novaq_status nq_describe(json_t **out, const nq_tensors *ts, novaq_error *err) {
     return NOVAQ_OK;
 }
 
-static bool ends_with(const char *s, const char *suffix) {
-    size_t n = strlen(s);
-    size_t k = strlen(suffix);
-    return n >= k && strcmp(s + n - k, suffix) == 0;
-}
-
 /* True when the last dotted components of name are exactly `suffix`. */
 static bool is_named(const char *name, const char *suffix) {
-    if (!ends_with(name, suffix)) {
+    if (!nq_ends_with(name, suffix)) {
         return false;
     }
     size_t at = strlen(name) - strlen(suffix);

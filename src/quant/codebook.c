@@ -44,7 +44,7 @@ void nq_gaussian_fill(float *x, uint64_t n, uint64_t seed, uint64_t stream) {
     }
 }
 
-static float level_peak(const float *values, const nq_scheme *s, unsigned l) {
+float nq_level_peak(const float *values, const nq_scheme *s, unsigned l) {
     float peak = 0;
     for (uint64_t i = nq_level_offset(s, l); i < nq_level_offset(s, l + 1); i++) {
         float a = fabsf(values[i]);
@@ -59,7 +59,7 @@ static void round_codebook(nq_codebook *cb) {
     const nq_scheme *s = &cb->scheme;
     float peak = 0;
     for (unsigned l = 0; l < s->levels; l++) {
-        peak += level_peak(cb->values, s, l);
+        peak += nq_level_peak(cb->values, s, l);
     }
     /* Half a step a level is lost to rounding up; binary16 rounds the step. */
     float step = peak > 0 ? peak / (127.0F - (float)s->levels) : 1.0F;

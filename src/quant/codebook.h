@@ -52,4 +52,7 @@ void nq_codebook_close(nq_codebook *cb);
 /* count*len*d unit Gaussian samples, a function of (seed, stream) alone. */
 void nq_gaussian_fill(float *x, uint64_t n, uint64_t seed, uint64_t stream);
 
+/* Largest magnitude of level l among the entries of one group. */
+float nq_level_peak(const float *values, const nq_scheme *s, unsigned l);
+
 #endif

@@ -37,7 +37,6 @@ typedef struct gemm {
     uint64_t pairs; /* of a packed line */
 } gemm;
 
-static uint64_t smaller(uint64_t x, uint64_t y) { return x < y ? x : y; }
 static uint64_t parts(uint64_t n, uint64_t size) { return (n + size - 1) / size; }
 
 static void tile_task(void *ctx, uint64_t task, unsigned worker) {

@@ -167,8 +167,6 @@ unsigned nq_tmatrix_params(nq_param *list, nq_tmatrix *m) {
 
 /* ---- work ----------------------------------------------------------------------- */
 
-static uint64_t smaller(uint64_t a, uint64_t b) { return a < b ? a : b; }
-
 novaq_status nq_tmatrix_work_open(nq_tmatrix_work **out, nq_pool *pool, uint64_t max_elements,
                                   uint64_t max_rows, uint64_t max_cols, uint64_t max_tokens,
                                   novaq_error *err) {

@@ -9,8 +9,6 @@
 #include "quant/trellis.h"
 #include "refine/matrix_impl.h"
 
-static uint64_t smaller(uint64_t a, uint64_t b) { return a < b ? a : b; }
-
 /* ---- one row ------------------------------------------------------------------------ */
 
 /* grad[l][symbol] += factor * dw over whole subvectors [j0, j1). */

@@ -92,4 +92,6 @@ void nq_gemm_with(const nq_halves *halves, nq_pool *pool, bool ta, bool tb, uint
 NOVAQ_CHECK novaq_status nq_tmatrix_fits(const nq_tmatrix *m, uint64_t n, const nq_tmatrix_work *w,
                                          novaq_error *err);
 
+static inline uint64_t smaller(uint64_t a, uint64_t b) { return a < b ? a : b; }
+
 #endif

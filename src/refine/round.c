@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "base/half.h"
+#include "quant/codebook.h"
 #include "quant/trellis.h"
 
 #define F16_MAX 65504.0F
@@ -15,15 +16,6 @@
 #define SHARE_LEAST 0.05
 #define SHARE_MOST  2.0
 
-static float level_peak(const float *values, const nq_scheme *s, unsigned l) {
-    float peak = 0;
-    for (uint64_t i = nq_level_offset(s, l); i < nq_level_offset(s, l + 1); i++) {
-        float a = fabsf(values[i]);
-        peak = a > peak ? a : peak;
-    }
-    return peak;
-}
-
 static const float *group_of(const nq_tmatrix *m, uint32_t group) {
     return m->codebooks + group * nq_scheme_codebook_bytes(&m->q->scheme);
 }
@@ -33,7 +25,7 @@ void nq_round_group(int8_t *entries, uint16_t *scale, const nq_tmatrix *m, uint3
     const float *values = group_of(m, group);
     float peak = 0;
     for (unsigned l = 0; l < s->levels; l++) {
-        peak += level_peak(values, s, l);
+        peak += nq_level_peak(values, s, l);
     }
     /* Half a step a level is lost to rounding up; binary16 rounds the step. */
     *scale = nq_f32_to_f16(peak > 0 ? peak / (127.0F - (float)s->levels) : 1.0F);
