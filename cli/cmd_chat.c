@@ -17,7 +17,7 @@
 
 /* ---- Ctrl-C ------------------------------------------------------------------ */
 
-static volatile sig_atomic_t pressed; /* since the last prompt or answer began */
+static volatile sig_atomic_t pressed; /* and not answered yet, by a message or an end */
 static volatile sig_atomic_t answering;
 static volatile sig_atomic_t typed; /* lines come from a terminal */
 
@@ -163,8 +163,7 @@ static novaq_status answer(talk *t, char **report, novaq_error *err) {
         o.chat = &t->chat.options;
         o.text = talk_on_text;
         o.text_ctx = &s;
-        pressed = 0;
-        answering = 1;
+        answering = 1; /* pressed since the line was read: the answer ends at once */
         st = novaq_session_generate(report, t->session, &o, err);
         answering = 0;
         talk_stream_end(&s);
@@ -324,14 +323,14 @@ static void converse(talk *t) {
     char *line = NULL;
     size_t cap = 0;
     for (bool again = false, go_on = true; go_on;) {
-        pressed = 0;
         line_result r = read_line(t, &line, &cap);
         if (r == LINE_INTERRUPTED) {
             prompt(t, "\n");
-            if (again || !t->terminal) {
+            if (again || pressed > 1 || !t->terminal) {
                 t->code = EXIT_INTERRUPTED;
                 break;
             }
+            pressed = 0; /* before the message: the next one may follow at once */
             cli_note("Ctrl-C again or Ctrl-D leaves");
             again = true;
             continue;
@@ -347,6 +346,7 @@ static void converse(talk *t) {
         } else if (text[0] != '\0') {
             go_on = take_turn(t, text[0] == '/' ? text + 1 : line);
         }
+        pressed = 0; /* one that came too late for the answer */
     }
     free(line);
 }
