@@ -9,7 +9,8 @@ and only what is missing is measured; --force measures the given targets anew.
 Standard library only; gnuplot for the picture.
 
 Targets: BITS (planner, linear layers only), a scheme such as k16d2l3 (linear layers
-only), all:BITS (planner, embedding too), SIZE such as 45MB (the whole file).
+only), all:BITS (planner, embedding too), SIZE such as 45MB (the whole file). With +STEPS
+behind it (2.05+300) the artifact is refined by so many steps; the model is the teacher.
 """
 
 import argparse
@@ -33,6 +34,7 @@ MANY_SEEDS = 2.1  # bits; up to here the rotation's seed moves perplexity by abo
 FIGURES = ["bits_per_weight_linear", "bits_per_weight", "bytes", "perplexity",
            "perplexity_stderr", "mean_kld", "kld_99", "same_top"]
 COLUMNS = ["target", "seed", *FIGURES, "program", "options"]
+REFINED = re.compile(r"(.*)\+([1-9]\d*)")
 UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9}
 SIZE = re.compile(r"(\d+(?:\.\d+)?)(kB|MB|GB)")
 
@@ -54,10 +56,12 @@ def arguments():
     p.add_argument("--n-ctx", type=int, default=512)
     p.add_argument("--calibration", default=env("NOVAQ_CALIBRATION", "auto"))
     p.add_argument("--seed", type=seed, nargs="+", default=[1, 2, 3],
-                   help=f"all of them up to {MANY_SEEDS} bits, the first above; numbers that follow "
-                        "are seeds, so targets come first, or after --")
+                   help=f"all of them up to {MANY_SEEDS} bits, the first above and where "
+                        "refined; numbers that follow are seeds, so targets come first, or after --")
     p.add_argument("--novaq", default=str(ROOT / "build" / "novaq"))
     p.add_argument("--force", action="store_true", help="measure the targets anew")
+    p.add_argument("--keep", type=Path, metavar="FOLDER",
+                   help="keep the artifacts there, TARGET-SEED.novaq")
     p.add_argument("--report", action="store_true", help="measure nothing, write table and picture")
     return p.parse_args()
 
@@ -67,6 +71,10 @@ def arguments():
 
 def options_of(target):
     """The options of compress, or None when the word is no target."""
+    refined = REFINED.fullmatch(target)
+    if refined:
+        options = options_of(refined[1])
+        return options and [*options, f"--refine={refined[2]}"]
     if SIZE.fullmatch(target):
         return ["--target-size", target]
     if re.fullmatch(r"all:\d+(\.\d+)?", target):
@@ -83,6 +91,7 @@ def is_linear_only(target):
 
 
 def nominal_bits(target, parameters):
+    target = target.split("+")[0]
     size = SIZE.fullmatch(target)
     scheme = re.fullmatch(r"(?:k|pq)(\d+)(?:x(\d+))?d(\d+)(?:l\d)?", target)
     if size:
@@ -131,7 +140,7 @@ class Bench:
         print(f"quality: {target}, seed {seed}", file=sys.stderr)
         options = options_of(target)
         with tempfile.TemporaryDirectory(dir=WORK) as folder:
-            out = Path(folder) / "artifact.novaq"
+            out = Path(self.args.keep or folder) / f"{target.replace(':', '-')}-{seed}.novaq"
             self.novaq("compress", "--input", self.args.model, "--output", out, *options,
                        "--seed", seed, "--calibration", self.args.calibration)
             evaluation = self.novaq("eval", out, "--kl-divergence", "--kl-divergence-base",
@@ -181,7 +190,8 @@ def run(args, head):
     for target in targets:
         if options_of(target) is None:
             sys.exit(f"quality: '{target}' is no target: give BITS, all:BITS, a scheme or SIZE")
-        few = nominal_bits(target, bench.stats["parameters"]) > MANY_SEEDS
+        few = REFINED.fullmatch(target) or \
+            nominal_bits(target, bench.stats["parameters"]) > MANY_SEEDS
         wanted += [(target, seed) for seed in (args.seed[:1] if few else args.seed)]
     missing = [w for w in wanted if args.force or w not in rows]
     if not missing:
@@ -275,10 +285,11 @@ def write_points(path, points):
 
 def draw(head, summary, peers):
     WORK.mkdir(parents=True, exist_ok=True)
-    files = {key: WORK / f"quality-{key}.csv" for key in ("ours", "llama", "ik")}
+    files = {key: WORK / f"quality-{key}.csv" for key in ("ours", "refined", "llama", "ik")}
     linear = [m for m in summary if m["target"] != "source" and is_linear_only(m["target"])]
-    write_points(files["ours"], [(m["bits_per_weight_linear"], m["perplexity"], m["target"])
-                                 for m in linear])
+    for key, refined in (("ours", False), ("refined", True)):
+        write_points(files[key], [(m["bits_per_weight_linear"], m["perplexity"], m["target"])
+                                  for m in linear if ("+" in m["target"]) == refined])
     for key, tool in (("llama", "llama.cpp"), ("ik", "ik_llama.cpp")):
         # gnuplot reads an underscore as a subscript.
         points = [(p["bits_per_weight"], p["perplexity"], p["type"].replace("_", "\\\\_"))
