@@ -6,7 +6,8 @@
 
 /* What only an ablation understands. */
 static const opt_id ablation_options[] = {OPT_VARIANTS,       OPT_TARGET_BITS, OPT_SCHEME,
-                                          OPT_KEEP_EMBEDDING, OPT_CALIBRATION, OPT_SEED};
+                                          OPT_KEEP_EMBEDDING, OPT_CALIBRATION, OPT_SEED,
+                                          OPT_REFINE};
 /* What only a single evaluation understands. */
 static const opt_id plain_options[] = {OPT_AGAINST, OPT_LAYER_KL, OPT_FAST, OPT_KL_BASE,
                                        OPT_KL_DIVERGENCE};
@@ -114,6 +115,9 @@ static void fill_compress(novaq_compress_options *c, const opt_args *a) {
     if (cli_given(a, OPT_SEED)) {
         c->seed = a->value[OPT_SEED].u;
     }
+    c->refine = cli_given(a, OPT_REFINE);
+    c->refine_steps = cli_uint(a, OPT_REFINE);
+    c->refine_step = cli_flag(a, OPT_QUIET) ? NULL : cli_refine_note;
 }
 
 static int fill_ablation(novaq_ablation_options *o, novaq_compress_options *c, const opt_args *a) {

@@ -113,34 +113,40 @@ const opt_command opt_commands[CMD_COUNT] = {
         {"refine", "ARTIFACT --teacher SOURCE --output PATH [OPTIONS]",
          "teach an artifact by its source",
          "Runs the artifact beside the model it was made from and changes codebooks, row scales "
-         "and gains, never symbols, so that its predictions come nearer to the model's. Windows "
+         "and gains (symbols with --rounds alone), so that its predictions come nearer to the "
+         "model's. Windows "
          "of the text that are not learnt from decide which values are kept: the new artifact is "
          "never worse on them than ARTIFACT, which stays as it is. The size grows by the "
          "codebooks alone (--codebook-columns). A run that is interrupted leaves a checkpoint "
-         "beside the output; the same command goes on from it and gives the same bytes.",
+         "beside the output; the same command goes on from it and gives the same bytes. --plot "
+         "draws how the divergence fell, however the run ended, with gnuplot.",
          1, 1, "give the artifact to refine",
          EXAMPLES("novaq refine small.novaq --teacher model.gguf --output better.novaq",
                   "novaq refine small.novaq --teacher hf://ORG/NAME --output better.novaq "
                   "--calibration text.txt --steps 300",
                   "novaq refine small.novaq --output better.novaq --calibration text.txt "
-                  "--json-lines > curve.jsonl")},
-    [CMD_EVAL] = {"eval", "MODEL --perplexity TEXTFILE [OPTIONS]", "measure quality on a text",
-                  "Perplexity by the protocol of llama-perplexity: windows of --n-ctx tokens, the "
-                  "second half of each scored. --against SOURCE adds the Kullback-Leibler "
-                  "divergence from that model's predictions. --kl-divergence-base FILE keeps "
-                  "MODEL's predictions in the file format of llama-perplexity; with "
-                  "--kl-divergence and no text, MODEL is measured against such a file. "
-                  "--ablation compresses MODEL, a source, once as asked (by default --scheme "
-                  "k16d2l3 --keep-embedding) and then with one part of the codec left out at a "
-                  "time, and prints what each part is worth; artifacts live in TMPDIR meanwhile.",
-                  0, 1, "",
-                  EXAMPLES(
-                      "novaq eval small.novaq --perplexity wiki.test.raw --chunks 20",
-                      "novaq eval --perplexity wiki.test.raw ./artifacts --against model.gguf "
-                      "--json",
-                      "novaq eval small.novaq --kl-divergence-base base.kld --kl-divergence",
-                      "novaq eval model.gguf --ablation --perplexity wiki.test.raw --chunks 20 "
-                      "--calibration text.txt")},
+                  "--json-lines > curve.jsonl",
+                  "novaq refine small.novaq --output better.novaq --plot curve.png")},
+    [CMD_EVAL] =
+        {"eval", "MODEL --perplexity TEXTFILE [OPTIONS]", "measure quality on a text",
+         "Perplexity by the protocol of llama-perplexity: windows of --n-ctx tokens, the "
+         "second half of each scored. --against SOURCE adds the Kullback-Leibler "
+         "divergence from that model's predictions. --kl-divergence-base FILE keeps "
+         "MODEL's predictions in the file format of llama-perplexity; with "
+         "--kl-divergence and no text, MODEL is measured against such a file. "
+         "--ablation compresses MODEL, a source, once as asked (by default --scheme "
+         "k16d2l3 --keep-embedding) and then with one part of the codec left out at a "
+         "time, and prints what each part is worth; artifacts live in TMPDIR meanwhile. With "
+         "--refine the first is refined as well, and a row tells what it was before.",
+         0, 1, "",
+         EXAMPLES("novaq eval small.novaq --perplexity wiki.test.raw --chunks 20",
+                  "novaq eval --perplexity wiki.test.raw ./artifacts --against model.gguf "
+                  "--json",
+                  "novaq eval small.novaq --kl-divergence-base base.kld --kl-divergence",
+                  "novaq eval model.gguf --ablation --perplexity wiki.test.raw --chunks 20 "
+                  "--calibration text.txt",
+                  "novaq eval model.gguf --ablation --perplexity wiki.test.raw --chunks 20 "
+                  "--calibration text.txt --refine=300 --variants no-sliding,paper")},
     [CMD_RUN] = {"run", "MODEL [-p PROMPT] [OPTIONS]", "continue a prompt",
                  "Text appears on standard output as it is generated. Without -p the prompt is "
                  "read from standard input. The prompt is continued as it is; with --chat it is "
@@ -293,7 +299,7 @@ const opt_spec opt_specs[] = {
      "to measure sensitivities; --calibration none makes it fast)"},
 
     {OPT_REFINE, COMPRESSING, OPT_T_UINT, 0, "refine", NULL, "[=STEPS]", NULL, 0, 1000000, false,
-     "0", "refine the result with the source as teacher, see novaq refine; 0 means 600 steps"},
+     "0", "refine the result with the source as teacher, see novaq refine; 0 means 300 steps"},
     {OPT_REFINE_BLOCKS, COMPRESSING, OPT_T_UINT, 0, "refine-blocks", NULL, "N", NULL, 0, 100000,
      false, "0",
      "steps by which each block, once coded, learns to give what the original one gives, before "
@@ -306,7 +312,10 @@ const opt_spec opt_specs[] = {
     {OPT_SINGLE_FILE, BIT(CMD_REFINE), OPT_T_FLAG, 0, "single-file", NULL, NULL, NULL, 0, 0, false,
      NULL, "write one file instead of a directory, whatever its name"},
     {OPT_STEPS, BIT(CMD_REFINE), OPT_T_UINT, 'n', "steps", NULL, "N", NULL, 1, 1000000, false,
-     "600", "steps; the rate of learning falls towards the last"},
+     "300", "steps; the rate of learning falls towards the last"},
+    {OPT_ROUNDS, BIT(CMD_REFINE), OPT_T_UINT, 0, "rounds", NULL, "N", NULL, 1, 16, false, "1",
+     "split the steps over so many rounds; between two of them symbols are chosen again under the "
+     "codebooks learnt so far, and kept where held-out predictions come nearer to the teacher's"},
     {OPT_CALIBRATION, BIT(CMD_REFINE), OPT_T_LIST, 0, "calibration", NULL, "FILE|self", NULL, 0, 0,
      false, NULL,
      "text to learn from, or text that the teacher samples itself (if not given); may be repeated: "
@@ -319,9 +328,9 @@ const opt_spec opt_specs[] = {
      "512", "tokens of a sequence"},
     {OPT_BATCH, BIT(CMD_REFINE), OPT_T_UINT, 0, "batch", NULL, "N", NULL, 1, 4096, false, "2",
      "sequences a step"},
-    {OPT_RATE, BIT(CMD_REFINE), OPT_T_REAL, 0, "lr", "rate", "X", NULL, 0, 1, true, "0.002",
+    {OPT_RATE, BIT(CMD_REFINE), OPT_T_REAL, 0, "lr", "rate", "X", NULL, 0, 1, true, "0.003",
      "rate of learning: a step changes a codebook entry by about this share of the codebook's "
-     "size, times the relative error of its matrix by 0.3"},
+     "size, times the squared relative error of its matrix by 0.09"},
     {OPT_SCALE_RATE, BIT(CMD_REFINE), OPT_T_REAL, 0, "lr-scales", NULL, "X", NULL, 0, 1, false,
      NULL, "the same of row scales and means (twice --lr); 0 leaves them as they are"},
     {OPT_GAIN_RATE, BIT(CMD_REFINE), OPT_T_REAL, 0, "lr-gains", NULL, "X", NULL, 0, 1, false, NULL,
@@ -331,11 +340,22 @@ const opt_spec opt_specs[] = {
      "predictions"},
     {OPT_TEMPERATURE, BIT(CMD_REFINE), OPT_T_REAL, 0, "temperature", NULL, "X", NULL, 0, 100, true,
      "1", "temperature of the predictions that are compared"},
+    {OPT_TEACHER_CACHE, BIT(CMD_REFINE), OPT_T_TEXT, 0, "teacher-cache", NULL, "FILE", NULL, 0, 0,
+     false, NULL,
+     "for a teacher that has no room beside the artifact: it is run alone, once, its predictions "
+     "for the text go to FILE, and it is closed before learning begins; a FILE of the same teacher "
+     "and text is used again, and no teacher is run (--lambda must be 0)"},
+    {OPT_TEACHER_TOP, BIT(CMD_REFINE), OPT_T_UINT, 0, "teacher-top", NULL, "K", NULL, 1,
+     4294967295.0, false, NULL,
+     "most probable next tokens of each prediction that --teacher-cache keeps (64 if not given), 4 "
+     "bytes of FILE each (6 with more than 65536 tokens in the vocabulary); all others count as "
+     "one"},
     {OPT_CODEBOOK_COLUMNS, BIT(CMD_REFINE), OPT_T_UINT, 0, "codebook-columns", NULL, "N", NULL, 0,
      4294967295.0, false, "64",
      "columns that share codebooks; fewer fit better and take more bytes; 0 means as they are"},
     {OPT_CHECKPOINT, BIT(CMD_REFINE), OPT_T_TEXT, 0, "checkpoint", NULL, "FILE", NULL, 0, 0, false,
-     NULL, "where an interrupted run is kept (OUTPUT.refine if not given)"},
+     NULL,
+     "where an interrupted run is kept (OUTPUT.refine if not given); nothing else is overwritten"},
     {OPT_EXACT, BIT(CMD_REFINE), OPT_T_FLAG, 0, "float32", NULL, NULL, NULL, 0, 0, false, NULL,
      "multiply float32 also where the CPU is faster with bfloat16"},
     {OPT_RESTART, BIT(CMD_REFINE), OPT_T_FLAG, 0, "restart", NULL, NULL, NULL, 0, 0, false, NULL,
@@ -376,6 +396,10 @@ const opt_spec opt_specs[] = {
      NULL, 0, 0, false, NULL, "with --ablation: as for compress (auto)"},
     {OPT_SEED, BIT(CMD_EVAL), OPT_T_UINT, 's', "seed", NULL, "N", NULL, 0, U64_MAX, false, NULL,
      "with --ablation: seed of everything random (42)"},
+    {OPT_REFINE, BIT(CMD_EVAL), OPT_T_UINT, 0, "refine", NULL, "[=STEPS]", NULL, 0, 1000000, false,
+     "0",
+     "with --ablation: refine what has everything on, as compress does, and measure it before and "
+     "after; all other rows stay unrefined; 0 means 300 steps"},
 
     {OPT_PROMPT, BIT(CMD_RUN), OPT_T_TEXT, 'p', "prompt", NULL, "TEXT", NULL, 0, 0, false, NULL,
      "text to continue; - reads it from standard input, as no -p does"},
@@ -433,6 +457,8 @@ const opt_spec opt_specs[] = {
     {OPT_DTYPE, BIT(CMD_EXPORT), OPT_T_CHOICE, 0, "dtype", NULL, "TYPE", "f16|f32|bf16", 0, 0,
      false, "f16", "element type of matrices"},
 
+    {OPT_PLOT, BIT(CMD_REFINE), OPT_T_TEXT, 0, "plot", NULL, "FILE", NULL, 0, 0, false, NULL,
+     "draw the curve of the run into FILE when it ends, a .png or .svg picture (needs gnuplot)"},
     {OPT_PLOT, BIT(CMD_STATS), OPT_T_TEXT, 0, "plot", NULL, "FILE", NULL, 0, 0, false, NULL,
      "draw the layers into FILE, a .png or .svg picture (needs gnuplot)"},
 

@@ -38,6 +38,8 @@ void interrupt_watch(void) {
 
 bool interrupt_seen(void) { return interrupted != 0; }
 
+void interrupt_answered(void) { interrupted = 0; }
+
 /* ---- the line ------------------------------------------------------------ */
 
 static double now(void) {

@@ -39,6 +39,8 @@ void progress_end(progress *p);
 void interrupt_watch(void);
 /* True once Ctrl-C was pressed. */
 bool interrupt_seen(void);
+/* What was pressed is answered: what is done now can be interrupted again. */
+void interrupt_answered(void);
 
 /* One line of at most width characters. peak: units to show as done; report->received
  * counts from the start of the phase. Pure. */

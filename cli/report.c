@@ -590,6 +590,13 @@ static void print_ablation(const json_t *o) {
         put_text(failed != NULL ? failed : (changed != NULL ? changed : ""), 0);
         (void)putchar('\n');
     }
+    const json_t *refinement = json_object_get(o, "refinement");
+    if (refinement != NULL) {
+        (void)printf("Only \"full\" is refined (step %.0f of %.0f); the other rows compare with "
+                     "\"no-distillation\".\n",
+                     json_number_value(json_object_get(refinement, "best_step")),
+                     json_number_value(json_object_get(refinement, "steps")));
+    }
 }
 
 /* The summary belongs to stats; here it would bury the verdict. */
@@ -608,7 +615,27 @@ static void print_change(const json_t *o, const char *key, const char *label) {
     }
 }
 
+/* What each round brought, and the new symbols after it. */
+static void print_rounds(const json_t *list) {
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *r = json_array_get(list, i);
+        const json_t *symbols = json_object_get(r, "reassigned");
+        char label[32];
+        (void)snprintf(label, sizeof label, "round %zu KL", i + 1);
+        print_change(r, "held_out_kl", label);
+        if (symbols != NULL) {
+            print_change(symbols, "held_out_kl", "new symbols KL");
+            (void)printf("%-*s %.0f of %.0f stages, %.0f of %.0f symbols\n", LABEL_WIDTH, "kept",
+                         json_number_value(json_object_get(symbols, "kept")),
+                         json_number_value(json_object_get(symbols, "stages")),
+                         json_number_value(json_object_get(symbols, "changed")),
+                         json_number_value(json_object_get(symbols, "symbols")));
+        }
+    }
+}
+
 static void print_refine(const json_t *o) {
+    print_rounds(json_object_get(o, "rounds"));
     print_change(o, "held_out_kl", "held-out KL");
     print_change(o, "held_out_perplexity", "held-out perpl.");
     (void)printf("%-*s %.0f of %.0f\n", LABEL_WIDTH, "best at step",

@@ -23,8 +23,6 @@ int report_speed_csv(const char *json);
 int report_line(char *report);
 /* report_plot.c: draws the layers of a report of stats into a .png or .svg file. */
 int report_plot(const char *json, const char *path);
-/* Whether a picture can have this name; says what is wrong with it. Returns an exit code. */
-int report_plot_check(const char *path);
 /* The report's "warnings", one line each on standard error. */
 void report_warnings(const char *json);
 /* The same but for one that was told before; told may be NULL. */

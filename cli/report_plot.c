@@ -1,33 +1,22 @@
 /* report_plot.c - a picture of the layers, drawn by gnuplot.
  *
  * Owns: three panels (relative error, bits per weight, cosine similarity), a line for
- * each kind of matrix, a point for each block. gnuplot reads its script from an unnamed
- * file and writes to standard output, which is a fresh file beside the wanted one: no
- * shell, no path and no unchecked name ever reaches it. Refuses: other formats than PNG
- * and SVG.
+ * each kind of matrix, a point for each block. No unchecked name reaches the script.
+ * Refuses: running gnuplot (gnuplot.h).
  */
-#include <errno.h>
 #include <math.h>
-#include <signal.h>
-#include <spawn.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "base/json.h"
-#include "base/text.h"
 #include "cmd.h"
-#include "progress.h"
+#include "gnuplot.h"
 #include "report.h"
 
 #define KINDS_MAX 24 /* lines that can be told apart; the rest share one */
 #define KIND      40
-
-extern char **environ;
 
 static const char *const panels[][2] = {
     {"relative_error", "relative error"},
@@ -140,7 +129,8 @@ static void put_data(FILE *out, kinds *k, size_t index, const json_t *layers) {
     (void)fputs("END\n", out);
 }
 
-static void put_script(FILE *out, const json_t *layers, bool svg) {
+static void put_script(FILE *out, const void *data) {
+    const json_t *layers = data;
     kinds k;
     find_kinds(&k, layers);
     for (size_t i = 0; i < k.count; i++) {
@@ -148,13 +138,12 @@ static void put_script(FILE *out, const json_t *layers, bool svg) {
     }
     long last = k.last_block > 0 ? k.last_block : 0;
     (void)fprintf(out,
-                  "set terminal %s size 1200,1080 noenhanced background rgb 'white'\n"
                   "set multiplot layout %zu,1\nset grid\n"
                   "set lmargin at screen 0.08\nset rmargin at screen 0.78\n"
                   "set key outside right top\n"
                   "set xrange [-1.5:%ld.5]\nset xtics 0,%ld\n"
                   "set xlabel 'block (left of 0: outside the blocks)'\n",
-                  svg ? "svg" : "pngcairo", PANELS, last, last / 16 + 1);
+                  PANELS, last, last / 16 + 1);
     for (size_t p = 0; p < PANELS; p++) {
         (void)fprintf(out, "set ylabel '%s'\n%splot ", panels[p][1], p == 1 ? "unset key\n" : "");
         for (size_t i = 0; i < k.count; i++) {
@@ -169,84 +158,7 @@ static void put_script(FILE *out, const json_t *layers, bool svg) {
     (void)fputs("unset multiplot\n", out);
 }
 
-/* ---- running gnuplot ------------------------------------------------------------- */
-
-/* Says why gnuplot failed, in the first words it printed. */
-static int say_failure(FILE *messages, int status) {
-    char line[200] = "";
-    rewind(messages);
-    while (line[strspn(line, " \t\n^")] == '\0' && fgets(line, sizeof line, messages) != NULL) {
-    }
-    line[strcspn(line, "\n")] = '\0';
-    return cli_fail_text(EXIT_FAIL, "gnuplot failed (%d): %s", status, line);
-}
-
-static int run_gnuplot(FILE *script, int picture, FILE *messages) {
-    char *argv[] = {(char *)(uintptr_t) "gnuplot", (char *)(uintptr_t) "-d", NULL};
-    posix_spawn_file_actions_t actions;
-    pid_t pid = 0;
-    int status = 0;
-    if (posix_spawn_file_actions_init(&actions) != 0) {
-        return cli_fail_text(EXIT_FAIL, "out of memory");
-    }
-    (void)posix_spawn_file_actions_adddup2(&actions, fileno(script), STDIN_FILENO);
-    (void)posix_spawn_file_actions_adddup2(&actions, picture, STDOUT_FILENO);
-    (void)posix_spawn_file_actions_adddup2(&actions, fileno(messages), STDERR_FILENO);
-    int failed = posix_spawnp(&pid, argv[0], &actions, NULL, argv, environ);
-    (void)posix_spawn_file_actions_destroy(&actions);
-    if (failed == ENOENT) {
-        return cli_fail_text(EXIT_FAIL, "--plot needs gnuplot, which is not installed (Debian: "
-                                        "apt-get install gnuplot-nox); stats --json has the "
-                                        "figures for any other program");
-    }
-    if (failed != 0) {
-        return cli_fail_text(EXIT_FAIL, "cannot start gnuplot: %s", strerror(failed));
-    }
-    while (waitpid(pid, &status, 0) < 0) {
-        if (errno != EINTR) {
-            return cli_fail_text(EXIT_FAIL, "gnuplot: %s", strerror(errno));
-        }
-        if (interrupt_seen()) { /* by Ctrl-C it was told so itself, by kill it was not */
-            (void)kill(pid, SIGTERM);
-        }
-    }
-    if (interrupt_seen()) {
-        return cli_fail_text(EXIT_INTERRUPTED, "interrupted");
-    }
-    struct stat st;
-    bool empty = fstat(picture, &st) != 0 || st.st_size == 0;
-    return status != 0 || empty ? say_failure(messages, status) : EXIT_OK;
-}
-
-/* The picture appears under its name when it is whole. */
-static int put_picture(FILE *script, FILE *messages, const char *path) {
-    static const char tail[] = ".XXXXXX";
-    size_t size = strlen(path) + sizeof tail;
-    char *fresh = malloc(size);
-    if (fresh == NULL) {
-        return cli_fail_text(EXIT_FAIL, "out of memory");
-    }
-    (void)snprintf(fresh, size, "%s%s", path, tail);
-    interrupt_watch(); /* Ctrl-C must not leave it behind */
-    int fd = mkstemp(fresh);
-    if (fd < 0) {
-        free(fresh);
-        return cli_fail_text(EXIT_FAIL, "%s: %s", path, strerror(errno));
-    }
-    mode_t mask = umask(0);
-    (void)umask(mask);
-    int code = run_gnuplot(script, fd, messages);
-    bool kept = code == EXIT_OK && fchmod(fd, 0666 & ~mask) == 0;
-    kept = close(fd) == 0 && kept && rename(fresh, path) == 0;
-    if (code == EXIT_OK && !kept) {
-        code = cli_fail_text(EXIT_FAIL, "%s: %s", path, strerror(errno));
-    }
-    if (code != EXIT_OK) {
-        (void)unlink(fresh);
-    }
-    free(fresh);
-    return code;
-}
+/* ---- the call -------------------------------------------------------------------- */
 
 static bool any_coded(const json_t *layers) {
     const char *name;
@@ -259,39 +171,10 @@ static bool any_coded(const json_t *layers) {
     return false;
 }
 
-static int draw(const json_t *layers, const char *path, bool svg) {
-    FILE *script = tmpfile();
-    FILE *messages = tmpfile();
-    int code = EXIT_OK;
-    if (script != NULL && messages != NULL) {
-        put_script(script, layers, svg);
-    }
-    /* gnuplot shares the position in the file: from the start again. */
-    if (script == NULL || messages == NULL || fflush(script) != 0 ||
-        lseek(fileno(script), 0, SEEK_SET) != 0) {
-        code = cli_fail_text(EXIT_FAIL, "no temporary file: %s", strerror(errno));
-    } else {
-        code = put_picture(script, messages, path);
-    }
-    if (script != NULL) {
-        (void)fclose(script);
-    }
-    if (messages != NULL) {
-        (void)fclose(messages);
-    }
-    return code;
-}
-
-int report_plot_check(const char *path) {
-    return nq_ends_with(path, ".svg") || nq_ends_with(path, ".png")
-               ? EXIT_OK
-               : cli_usage("--plot: '%s' ends neither in .png nor in .svg", path);
-}
-
 int report_plot(const char *json, const char *path) {
     json_t *o = NULL;
     novaq_error err = {.code = NOVAQ_OK};
-    int ok = report_plot_check(path);
+    int ok = gnuplot_check(path);
     if (ok != EXIT_OK) {
         return ok;
     }
@@ -299,8 +182,9 @@ int report_plot(const char *json, const char *path) {
         return cli_fail(&err);
     }
     const json_t *layers = json_object_get(o, "layers");
+    const gnuplot_picture picture = {path, "stats --json", 1080, put_script, layers};
     int code = any_coded(layers)
-                   ? draw(layers, path, nq_ends_with(path, ".svg"))
+                   ? gnuplot_draw(&picture)
                    : cli_fail_text(EXIT_FAIL, "--plot: there are no coded layers to draw; give an "
                                               "artifact that compress wrote");
     json_decref(o);

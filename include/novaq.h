@@ -151,12 +151,13 @@ typedef struct novaq_compress_options {
     void (*tensor)(void *ctx, const char *json_line);
     void *tensor_ctx;
     /* 1: the artifact is refined with the source as teacher, as novaq_refine() does with
-     * its defaults, on the calibration text ("self" for "auto" and "none"). */
+     * its defaults, on the calibration text ("self" for "auto" and "none"). Budgets leave
+     * room for what that adds. */
     int refine;
     unsigned refine_steps; /* 0: novaq_refine()'s default; calibration_tokens hold for it too */
     /* Steps by which each block, once it is coded, learns to give what the original one
      * gives, before the next is coded: codebooks and row scales. 0: none. Needs a
-     * calibration; blocks with experts stay as they were coded. */
+     * calibration; blocks with experts stay as they were coded, which is a warning. */
     unsigned refine_blocks;
     /* Asked by any thread, also while the network is waited for: nonzero ends the work like
      * a progress callback does. May be NULL. */
@@ -203,47 +204,62 @@ typedef struct novaq_refine_options {
     const char *teacher;  /* source; NULL: the one the artifact names */
     const char *output;   /* a new artifact */
     int single_file;      /* 1: one SafeTensors-compatible file; 0: directory form */
-    unsigned steps;       /* 0: 600 */
+    unsigned steps;       /* 0: 300 */
     /* A text file, or "self": text that the teacher samples itself. */
     const char *calibration;
     unsigned calibration_tokens; /* at most so many; 0: what the steps can use */
-    unsigned sequence;           /* tokens of a sequence, default 512 */
+    unsigned sequence;           /* tokens of a sequence, default 512; fewer, but 8, where
+                                    the text has no two of them */
     unsigned batch;              /* sequences a step, default 2 */
     /* Of Adam, at its height: a step changes codebook entries, gains and biases by about
-     * this share of their size, row scales by this share, times the relative error of their
-     * matrix by 0.3 (docs/METHOD.md). */
+     * this share of their size, row scales by this share, times the squared relative
+     * error of their matrix by 0.09 (docs/METHOD.md). */
     double rate;
     double scale_rate, gain_rate; /* of row scales; of gains and biases; below 0: twice rate */
     double lambda;                /* weight of 1 - cos of residual streams, summed over blocks */
     double temperature;           /* of the predictions that are compared */
     unsigned codebook_columns;    /* columns that share codebooks; 0: as in the artifact */
     uint64_t seed;
-    const char *checkpoint; /* file; NULL: OUTPUT.refine */
-    int restart;            /* 1: a checkpoint is not looked at */
+    const char *checkpoint; /* file; NULL: OUTPUT.refine. What is there and no checkpoint of
+                               this refinement is refused */
+    int restart;            /* 1: a checkpoint, whose ever it is, is removed first */
     int exact;              /* 1: products of float32; 0: what is multiplied is rounded to
                                bfloat16 on CPUs that are faster so */
     unsigned threads;       /* 0 = one per online CPU */
     novaq_progress_fn progress;
     void *progress_ctx;
-    /* Told of the beginning ("event": "begin", with memory_bytes, the most it will take)
-     * and of each step ("event": "step": step, steps, kl, and where it was measured
-     * held_out_kl, held_out_perplexity, ...): one line of JSON, borrowed. May be NULL. */
+    /* Told of the beginning ("event": "begin", with memory_bytes, the most it will take
+     * beside the models), of what may be a mistake ("event": "note": warning) and of each
+     * step ("event": "step": step, steps, kl, and where it was measured held_out_kl,
+     * held_out_perplexity, ...): one line of JSON, borrowed. May be NULL. */
     void (*step)(void *ctx, const char *json_line);
     void *step_ctx;
     /* Files that are read after `calibration`, in this order, as one text. */
     const char *const *more_texts;
     size_t more_text_count;
+    /* A file of the teacher's predictions for this text, for a teacher that has no room
+     * beside its student: used where it is one, else made first, by the teacher alone, and
+     * kept for the next run. Of each token teacher_top predictions are in it (0: 64), at
+     * most all; what is left counts as one. lambda must be 0. NULL: no such file; both
+     * models are in memory. */
+    const char *teacher_cache;
+    unsigned teacher_top;
+    /* The steps are split over so many rounds; between two of them symbols are chosen again
+     * under what was learnt, and kept where that brings the divergence on the held-out
+     * windows down. Tells `step` "event": "reassign" for each stage of each block. Not with
+     * teacher_cache. 0, 1: one round, and symbols stay. */
+    unsigned rounds;
 } novaq_refine_options;
 
 #define NOVAQ_REFINE_OPTIONS_INIT                                                                  \
     {                                                                                              \
-        sizeof(novaq_refine_options), 0, 0, 0, 0, 0, "self", 0, 512, 2, 2e-3, -1, -1, 0, 1, 64,    \
-            42, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0                                                       \
+        sizeof(novaq_refine_options), 0, 0, 0, 0, 0, "self", 0, 512, 2, 3e-3, -1, -1, 0, 1, 64,    \
+            42, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0                                              \
     }
 
-/* Teaches an artifact by its source: codebooks, row scales, gains and biases change,
- * symbols do not. Measured on windows of the text that are not learnt from, as stored;
- * the best values found are written, those that came in where nothing was better.
+/* Teaches an artifact by its source: codebooks, row scales, gains and biases change, and
+ * symbols between rounds alone. Measured on windows of the text that are not learnt from, as
+ * stored; the best values found are written, those that came in where nothing was better.
  * Stopped by the progress callback, failed or killed, a run leaves its checkpoint, and the
  * same call goes on from it, to the same bytes. *report (may be NULL): steps, best_step,
  * held_out_kl, held_out_perplexity (each before, after), seconds of this call, warnings, and
@@ -360,9 +376,12 @@ typedef struct novaq_ablation_options {
     unsigned n_ctx;        /* window, default 512 */
     unsigned chunks;       /* 0 = all */
     const char *folder;    /* where artifacts live while they are measured; NULL = /tmp */
-    /* What is ablated; input, output, single_file and progress are not used. */
+    /* What is ablated; input, output, single_file and progress are not used. With refine the
+     * full variant is refined, and no other: what it was before is one more row. */
     const novaq_compress_options *compress;
-    const char *variants; /* names of rows, separated by commas; NULL = all */
+    /* Names of rows, separated by commas; NULL = all. The full variant, and with refine what
+     * it was before, are always there. */
+    const char *variants;
     unsigned threads;
     novaq_progress_fn progress;
     void *progress_ctx;
@@ -374,7 +393,8 @@ typedef struct novaq_ablation_options {
 /* Compresses the model as asked, then again with one part of the codec left out
  * at a time (each tensor keeps its rate), and measures every variant against the
  * source. Keys: rows (array of variant, changed, perplexity, mean_kld,
- * bits_per_weight_linear, ...). A variant that cannot be made has `failed`. Needs
+ * bits_per_weight_linear, ...; with refine also refined, true or false). A variant that
+ * cannot be made has `failed`; with refine, refinement is what novaq_refine() reports. Needs
  * 2 bytes per scored token and vocabulary entry in `folder`; leaves nothing there. */
 NOVAQ_API NOVAQ_CHECK novaq_status novaq_ablation(char **report, const novaq_ablation_options *opt,
                                                   novaq_error *err);

@@ -15,7 +15,7 @@ packages=(
 # The NEON kernels are compiled and run on other machines, too.
 neon=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user)
 [ "$(uname -m)" != aarch64 ] || neon=()
-# A real registry for ollama:// and the program that stats --plot calls.
+# A real registry for ollama:// and the program that --plot calls.
 tests=(docker-registry gnuplot-nox)
 case "${1:-}" in
 --test) packages+=("${neon[@]}" "${tests[@]}") ;;

@@ -39,6 +39,7 @@ typedef struct nq_layer {
     uint64_t data_bytes;
     uint64_t stored_bytes; /* all pieces of this layer, padding excluded */
     nq_layer_error error;
+    bool error_unknown;        /* it was not measured since the layer changed: all sums are 0 */
     const json_t *diagnostics; /* object or NULL; borrowed (writer: incref'd) */
 } nq_layer;
 

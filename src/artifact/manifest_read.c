@@ -280,6 +280,7 @@ static novaq_status read_error_sums(nq_layer *l, const json_t *o, novaq_error *e
     double *to[4] = {&l->error.sq_error, &l->error.sq_source, &l->error.sq_decoded, &l->error.dot};
     const json_t *list = NULL;
     NQ_TRY(nq_json_get_array(&list, o, "error_sums", l->name, err));
+    l->error_unknown = json_is_null(json_object_get(o, "mse"));
     for (size_t i = 0; i < 4; i++) {
         const json_t *v = json_array_get(list, i);
         if (!json_is_number(v) || json_array_size(list) != 4) {

@@ -71,6 +71,8 @@ static double cosine(const nq_layer_error *e) {
     return e->dot / (sqrt(e->sq_source) * sqrt(e->sq_decoded));
 }
 
+static json_t *real_if(bool known, double v) { return known ? json_real(v) : json_null(); }
+
 /* ---- layers and chunks ----------------------------------------------------- */
 
 static json_t *shape_json(const nq_layer *l) {
@@ -113,9 +115,10 @@ static void put_matrix(object *o, const nq_stored_layer *s) {
 
 static void put_error(object *o, const nq_layer *l) {
     const nq_layer_error *e = &l->error;
-    put(o, "mse", json_real(ratio(e->sq_error, (double)l->elements)));
-    put(o, "cosine_similarity", json_real(cosine(e)));
-    put(o, "relative_error", json_real(ratio(e->sq_error, e->sq_source)));
+    bool known = !l->error_unknown;
+    put(o, "mse", real_if(known, ratio(e->sq_error, (double)l->elements)));
+    put(o, "cosine_similarity", real_if(known, cosine(e)));
+    put(o, "relative_error", real_if(known, ratio(e->sq_error, e->sq_source)));
     put(o, "error_sums", json_pack("[ffff]", e->sq_error, e->sq_source, e->sq_decoded, e->dot));
 }
 
@@ -284,6 +287,7 @@ typedef struct totals {
     uint64_t linear_stored; /* bytes of their pieces */
     nq_layer_error error;
     nq_layer_error lossy; /* of code and q8 layers alone */
+    bool unknown;         /* the error of some layer */
 } totals;
 
 static void add_error(nq_layer_error *sum, const nq_layer_error *e) {
@@ -298,6 +302,7 @@ static totals sum_up(const nq_contents *c) {
     for (size_t i = 0; i < c->layer_count; i++) {
         const nq_layer *l = &c->layers[i].layer;
         t.parameters += l->elements;
+        t.unknown = t.unknown || l->error_unknown;
         if (l->scheme.kind == NQ_SCHEME_CODE || l->scheme.kind == NQ_SCHEME_Q8) {
             t.quantized += l->elements;
             add_error(&t.lossy, &l->error);
@@ -322,9 +327,9 @@ static object summary_json(const nq_contents *c, const totals *t, uint64_t total
     put(&o, "bits_per_weight_linear",
         t->linear > 0 ? json_real(8.0 * (double)t->linear_stored / (double)t->linear)
                       : json_null());
-    put(&o, "global_mse", json_real(ratio(t->error.sq_error, (double)t->parameters)));
-    put(&o, "global_cosine_similarity", json_real(cosine(&t->error)));
-    put(&o, "relative_error", json_real(ratio(t->lossy.sq_error, t->lossy.sq_source)));
+    put(&o, "global_mse", real_if(!t->unknown, ratio(t->error.sq_error, (double)t->parameters)));
+    put(&o, "global_cosine_similarity", real_if(!t->unknown, cosine(&t->error)));
+    put(&o, "relative_error", real_if(!t->unknown, ratio(t->lossy.sq_error, t->lossy.sq_source)));
     put(&o, "compression_ratio", json_real(ratio(32.0, bits)));
     put(&o, "ratio_fp32", json_real(ratio(32.0, bits)));
     put(&o, "ratio_fp16", json_real(ratio(16.0, bits)));

@@ -617,6 +617,7 @@ static novaq_status run_flow(nq_flow *f, nq_compress_job *j, novaq_error *err) {
     }
     for (uint32_t b = 0; b < m->hyper.blocks; b++) {
         bool refine = refines(j) && !nq_block_has_experts(&m->blocks[b]);
+        j->unlearnt += refine ? 0 : 1;
         NQ_TRY(refine ? do_refined_block(f, j, b, err) : do_block(f, j, b, err));
     }
     return do_head(f, j, err);
@@ -647,6 +648,12 @@ novaq_status nq_job_calibrated(nq_compress_job *j, novaq_error *err) {
     }
     nq_flow_close(&f);
     j->embedding = NULL;
+    if (st == NOVAQ_OK && refines(j) && j->unlearnt > 0) {
+        st = nq_recipe_warn(&j->recipe, err,
+                            "%u blocks have experts: they stay as they were coded, without the "
+                            "steps for each block",
+                            j->unlearnt);
+    }
     if (st == NOVAQ_OK && j->scarce > 0) {
         uint64_t tokens = (uint64_t)j->calibration.sequences * j->calibration.length;
         st = nq_recipe_warn(&j->recipe, err,

@@ -153,6 +153,16 @@ static bool asked_to_stop(void *ctx) {
     return o->stop != NULL && o->stop(o->stop_ctx) != 0;
 }
 
+/* Refining comes last: hours before it is known that a model cannot be its own teacher. */
+static novaq_status check_teacher(const nq_compress_job *j, novaq_error *err) {
+    nq_hyper h;
+    if (j->recipe.opt->refine == 0) {
+        return NOVAQ_OK;
+    }
+    novaq_status st = nq_hyper_read(&h, j->model, j->recipe.opt->input, err);
+    return st == NOVAQ_OK ? st : nq_fail_context(err, st, "refining");
+}
+
 static novaq_status open_job(nq_compress_job *j, const novaq_compress_options *o,
                              novaq_error *err) {
     *j = (nq_compress_job){.recipe = {.opt = o}};
@@ -164,7 +174,11 @@ static novaq_status open_job(nq_compress_job *j, const novaq_compress_options *o
     NQ_TRY(nq_intake_open(&j->intake, j->ts, o->max_memory, err));
     NQ_TRY(nq_pool_open(&j->pool, o->threads, err));
     NQ_TRY(nq_describe(&j->model, j->ts, err));
-    return nq_recipe_make(&j->recipe, j->ts, o, err);
+    NQ_TRY(check_teacher(j, err));
+    NQ_TRY(nq_recipe_make(&j->recipe, j->ts, o, err));
+    const json_t *h = json_object_get(j->model, "hyperparameters");
+    j->recipe.all_experts = json_integer_value(json_object_get(h, "expert_count")) > 0;
+    return NOVAQ_OK;
 }
 
 /* What comes before must not fetch much, what comes after may fetch all. */
@@ -194,6 +208,10 @@ novaq_status novaq_compress(char **report, const novaq_compress_options *opt, no
         NQ_TRY(nq_writer_probe(opt->output, opt->single_file, err));
         return nq_compress_refined(report, opt, err);
     }
+    return nq_compress_plain(report, opt, err);
+}
+
+novaq_status nq_compress_plain(char **report, const novaq_compress_options *opt, novaq_error *err) {
     nq_compress_job j;
     novaq_status st = open_job(&j, opt, err);
     if (st == NOVAQ_OK) {

@@ -17,9 +17,10 @@
 struct nq_flow {
     const nq_calibration *text;
     nq_pool *pool;
-    nq_model *m;
-    nq_run *run;
-    unsigned streams; /* 2, or 1: the coded stream is the original one */
+    nq_model *m;                 /* of the source */
+    nq_model *model[NQ_STREAMS]; /* what each stream goes through: m, or a borrowed one */
+    nq_run *run[NQ_STREAMS];     /* of each model; with one model the first alone */
+    unsigned streams;            /* 2, or 1: the coded stream is the original one */
     uint32_t block;
     uint32_t batch;            /* sequences of one batch */
     uint64_t tokens;           /* in all */
@@ -41,6 +42,10 @@ static float *stream(const nq_scratch *s) { return s->data; }
 /* The coded stream; with one stream, the only one. */
 static unsigned coded_stream(const nq_flow *f) { return f->streams - 1; }
 
+static nq_run *run_of(const nq_flow *f, unsigned s) {
+    return f->model[s] != f->m ? f->run[s] : f->run[0];
+}
+
 static novaq_status tick(const nq_flow *f, novaq_error *err) {
     return f->tick != NULL ? f->tick(f->tick_ctx, err) : NOVAQ_OK;
 }
@@ -59,7 +64,7 @@ static novaq_status embed_stream(nq_flow *f, unsigned s, novaq_error *err) {
     for (uint32_t b = 0; b < batches(f); b++) {
         uint64_t first = (uint64_t)b * f->batch * length;
         NQ_TRY(tick(f, err));
-        NQ_TRY(nq_run_embed(stream(&f->x[s]) + first * f->m->hyper.dim, f->run,
+        NQ_TRY(nq_run_embed(stream(&f->x[s]) + first * f->m->hyper.dim, run_of(f, s),
                             f->text->tokens + first, batch_sequences(f, b), length, err));
     }
     return NOVAQ_OK;
@@ -86,6 +91,22 @@ static novaq_status alloc_all(nq_flow *f, const nq_flow_options *opt, novaq_erro
     return nq_alloc_raw(&f->scratch, nq_pool_threads(f->pool) * step, sizeof(float), err);
 }
 
+static novaq_status open_runs(nq_flow *f, const nq_flow_options *opt, novaq_error *err) {
+    const nq_hyper *h = &f->m->hyper;
+    f->model[0] = f->model[1] = f->m;
+    NQ_TRY(nq_run_open_staged(&f->run[0], f->m, f->batch, f->text->length, err));
+    if (opt->coded == NULL || f->streams < 2) {
+        return NOVAQ_OK;
+    }
+    const nq_hyper *c = &opt->coded->hyper;
+    if (c->dim != h->dim || c->blocks != h->blocks || c->vocab != h->vocab || c->ff != h->ff ||
+        c->heads != h->heads || c->head_dim != h->head_dim || c->experts != h->experts) {
+        return nq_fail(err, NOVAQ_E_ARG, "the artifact and its source have other shapes");
+    }
+    f->model[1] = opt->coded;
+    return nq_run_open_staged(&f->run[1], opt->coded, f->batch, f->text->length, err);
+}
+
 static novaq_status open_flow(nq_flow *f, const nq_flow_options *opt, novaq_error *err) {
     NQ_TRY(opt->ts != NULL ? nq_model_open_lean_over(&f->m, opt->ts, f->pool, err)
                            : nq_model_open_lean(&f->m, opt->path, f->pool, err));
@@ -99,7 +120,7 @@ static novaq_status open_flow(nq_flow *f, const nq_flow_options *opt, novaq_erro
     f->tokens = (uint64_t)f->text->sequences * length;
     f->batch = BATCH_TOKENS > length ? BATCH_TOKENS / length : 1;
     f->batch = f->batch < f->text->sequences ? f->batch : f->text->sequences;
-    NQ_TRY(nq_run_open_staged(&f->run, f->m, f->batch, length, err));
+    NQ_TRY(open_runs(f, opt, err));
     NQ_TRY(alloc_all(f, opt, err));
     for (unsigned s = 0; s < f->streams; s++) {
         NQ_TRY(embed_stream(f, s, err));
@@ -141,7 +162,9 @@ void nq_flow_close(nq_flow **pf) {
     nq_free(f->residual);
     nq_free(f->scratch);
     nq_free(f->embedding);
-    nq_run_close(&f->run);
+    for (unsigned s = 0; s < NQ_STREAMS; s++) {
+        nq_run_close(&f->run[s]);
+    }
     nq_model_close(&f->m);
     nq_free(f);
 }
@@ -167,7 +190,7 @@ static novaq_status enter_stream(nq_flow *f, unsigned s, novaq_error *err) {
     uint64_t dim = f->m->hyper.dim;
     for (uint32_t b = 0; b < batches(f); b++) {
         uint64_t at = (uint64_t)b * f->batch * f->text->length * dim;
-        NQ_TRY(nq_run_enter(stream(&f->in[s]) + at, f->run, f->block, stream(&f->x[s]) + at,
+        NQ_TRY(nq_run_enter(stream(&f->in[s]) + at, run_of(f, s), f->block, stream(&f->x[s]) + at,
                             batch_sequences(f, b), f->text->length, err));
     }
     return NOVAQ_OK;
@@ -202,8 +225,8 @@ static novaq_status advance_stream(nq_flow *f, unsigned s, unsigned stage,
         uint64_t token = (uint64_t)b * f->batch * f->text->length;
         float *in = stream(&f->in[s]);
         NQ_TRY(nq_run_stage(after > 0 ? in + token * after : NULL, stream(&f->x[s]) + token * dim,
-                            f->run, f->block, stage, l, in + token * cols, batch_sequences(f, b),
-                            f->text->length, err));
+                            run_of(f, s), f->block, stage, l, in + token * cols,
+                            batch_sequences(f, b), f->text->length, err));
     }
     return NOVAQ_OK;
 }
@@ -309,8 +332,8 @@ void nq_flow_head_moments(nq_moments *m, nq_flow *f) {
     for (unsigned s = 0; s < f->streams; s++) {
         for (uint32_t b = 0; b < batches(f); b++) {
             uint64_t token = (uint64_t)b * f->batch * f->text->length;
-            nq_run_output(stream(&f->in[s]) + token * dim, f->run, stream(&f->x[s]) + token * dim,
-                          batch_sequences(f, b) * f->text->length);
+            nq_run_output(stream(&f->in[s]) + token * dim, run_of(f, s),
+                          stream(&f->x[s]) + token * dim, batch_sequences(f, b) * f->text->length);
         }
     }
     input_moments(m, f, dim);

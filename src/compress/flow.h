@@ -23,6 +23,9 @@ typedef struct nq_flow_options {
     nq_tensors *ts;   /* the source, which nq_model_tensors_open() opened; borrowed */
     const char *path; /* of the source, where ts is NULL */
     bool two_streams; /* false: coded blocks see what the original ones see */
+    /* What the coded stream goes through, but for the matrices that are given: an artifact
+     * of the source, whose norms may have learnt; borrowed. NULL: the source. */
+    nq_model *coded;
     bool keep_inputs; /* of the block at work, for nq_flow_inputs() and nq_flow_again() */
     uint64_t memory;  /* bytes the tokens' state may take before it goes to a file */
     nq_pool *pool;

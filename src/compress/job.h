@@ -33,6 +33,7 @@ typedef struct nq_compress_job {
     uint64_t done, total;            /* source bytes, for progress */
     uint64_t coded_bytes;            /* of the coded tensors, as stored */
     uint64_t scarce;          /* groups of matrices with fewer calibration tokens than columns */
+    uint32_t unlearnt;        /* blocks that were not refined one by one */
     uint64_t resumed;         /* tensors that were recalled */
     uint64_t resumed_bytes;   /* of the source */
     size_t verified;          /* files of the source whose promised hash holds */
@@ -90,8 +91,16 @@ NOVAQ_CHECK novaq_status nq_job_give_up(nq_compress_job *j, novaq_status st, nov
  * and head, with knowledge of their inputs. */
 NOVAQ_CHECK novaq_status nq_job_calibrated(nq_compress_job *j, novaq_error *err);
 
+/* compress.c: novaq_compress() without refining; opt->refine: what is made will be refined,
+ * so budgets leave room for what that adds, and a model that cannot be is refused. */
+NOVAQ_CHECK novaq_status nq_compress_plain(char **report, const novaq_compress_options *opt,
+                                           novaq_error *err);
+
 /* refine_made.c: novaq_compress() with opt->refine. */
 NOVAQ_CHECK novaq_status nq_compress_refined(char **report, const novaq_compress_options *opt,
                                              novaq_error *err);
+/* Removes the files of an artifact; what is none stays, and so does what else lies in its
+ * folder. */
+void nq_remove_artifact(const char *path);
 
 #endif

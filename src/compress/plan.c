@@ -11,6 +11,9 @@
 #define EMBEDDING_WEIGHT 2.0
 /* Attempts to come close to a target size; two or three do. */
 #define SIZE_ROUNDS 16
+/* Codebooks of k16d2l3 with their scale; what aligning two pieces may take. */
+#define GROUP_BYTES 98
+#define MATRIX_PAD  128
 
 /* ---- sensitivities ------------------------------------------------------------ */
 
@@ -104,12 +107,21 @@ novaq_status nq_recipe_replan(nq_recipe *r, const nq_sensitivity *s, novaq_error
 
 /* ---- the budget ---------------------------------------------------------------- */
 
+/* What refinement adds at most: codebooks of the usual schemes for each NQ_REFINED_COLS
+ * columns of a matrix, and their alignment. Experts in one tensor share theirs. */
+static uint64_t growth(const nq_recipe *r, const nq_recipe_tensor *t) {
+    uint64_t groups = (t->cols + NQ_REFINED_COLS - 1) / NQ_REFINED_COLS;
+    bool cut = r->opt->refine != 0 && t->src->rank == 2 && groups > 1;
+    return cut ? (groups - 1) * GROUP_BYTES + MATRIX_PAD : 0;
+}
+
 /* Bytes a coded tensor takes besides symbols, codebook and row scales. Whether its
  * inputs will be known is not certain yet; linear layers are counted as if. */
 static uint64_t extra_bytes(const nq_recipe *r, const nq_recipe_tensor *t) {
     bool means = r->encode.normalize == NQ_NORMALIZE_PAPER || r->opt->row_means != 0;
     bool scales = nq_recipe_calibrated(r) && r->column_scales > 0;
-    return (means ? 2 * t->rows : 0) + (scales && t->role == NQ_ROLE_LINEAR ? t->cols : 0);
+    return (means ? 2 * t->rows : 0) + (scales && t->role == NQ_ROLE_LINEAR ? t->cols : 0) +
+           growth(r, t);
 }
 
 typedef struct allotment {

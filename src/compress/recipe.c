@@ -473,7 +473,7 @@ static bool add_calibration_config(json_t *config, const nq_recipe *r) {
         ok = json_object_set_new(config, "calibration", json_string("file")) == 0 &&
              json_object_set_new(config, "calibration_blake3", json_string(r->text)) == 0;
     }
-    if (ok && o->refine_blocks > 0) {
+    if (ok && o->refine_blocks > 0 && !r->all_experts) {
         json_t *steps = json_integer((json_int_t)o->refine_blocks);
         ok = json_object_set_new(config, "refine_blocks", steps) == 0;
     }

@@ -58,6 +58,7 @@ typedef struct nq_recipe {
     unsigned k1, k2;      /* the paper's parameters in effect */
     unsigned d_min, d_max;
     json_t *warnings;      /* array of strings; owned */
+    bool all_experts;      /* every block has experts: none is refined by itself */
     size_t budget_warning; /* one more than its index there; 0 if there is none */
 } nq_recipe;
 
@@ -73,6 +74,9 @@ NOVAQ_CHECK novaq_status nq_recipe_foresee(uint64_t *bytes, const nq_recipe *r, 
 /* Brings a remote source into memory, for work that reads its tensors more than once. */
 NOVAQ_CHECK novaq_status nq_recipe_hold(nq_recipe *r, novaq_error *err);
 void nq_recipe_close(nq_recipe *r);
+
+/* Columns that share codebooks once they are refined, unless told otherwise. */
+#define NQ_REFINED_COLS 64
 
 /* The tensor of that name, or NULL. */
 nq_recipe_tensor *nq_recipe_find(const nq_recipe *r, const char *name);

@@ -1,8 +1,11 @@
 /* refine_made.c - novaq_compress() with opt->refine: compressing, then refining what was made.
  *
  * Owns: the artifact in between (OUTPUT.unrefined) and the key beside it that tells a later
- * call whether it is what that call would make. Refuses: either of the two steps.
+ * call whether it is what that call would make; the report of both. Refuses: either of the
+ * two steps.
  */
+#include "compress/refine_made.h"
+
 #include <string.h>
 #include <unistd.h>
 
@@ -11,8 +14,10 @@
 #include "base/cpu.h"
 #include "base/mem.h"
 #include "compress/job.h"
+#include "compress/refine_check.h"
 #include "io/fs.h"
 #include "model/describe.h"
+#include "refine/checkpoint.h"
 
 #define KEY_MAX ((size_t)64 << 20)
 
@@ -30,9 +35,7 @@ static void remove_in(const char *dir, const char *name) {
     nq_free(file);
 }
 
-/* Removes the files of an artifact; what is none stays, and so does what else lies in its
- * folder. */
-static void remove_artifact(const char *path) {
+void nq_remove_artifact(const char *path) {
     nq_artifact *a = NULL;
     char *beside = NULL;
     if (nq_artifact_open(&a, path, NULL) != NOVAQ_OK) {
@@ -154,40 +157,138 @@ static novaq_status key_line(char **line, const char *key, const char *made, nov
     return st;
 }
 
-/* Whether what an interrupted call left is what this one would make. */
-static bool is_made(const char *made, const char *key) {
+/* Whether what an interrupted call left is what this one would make; *report (nq_free): of
+ * that call. */
+static bool is_made(char **report, const char *made, const char *key) {
     char *path = NULL;
     char *line = NULL;
     char *found = NULL;
     size_t len = 0;
     bool same = key_line(&line, key, made, NULL) == NOVAQ_OK && line != NULL &&
                 key_path(&path, made, NULL) == NOVAQ_OK &&
-                nq_read_file(&found, &len, path, 4096, NULL) == NOVAQ_OK && len == strlen(line) &&
-                memcmp(found, line, len) == 0;
+                nq_read_file(&found, &len, path, KEY_MAX, NULL) == NOVAQ_OK &&
+                strncmp(found, line, strlen(line)) == 0;
+    same = same && nq_strdup(report, found + strlen(line), NULL) == NOVAQ_OK;
     nq_free(found);
     nq_free(line);
     nq_free(path);
     return same;
 }
 
-/* A call that cannot tell makes it again: failing here costs no more. */
-static void note_made(const char *made, const char *key) {
+/* With the report, for the end. A call that cannot tell makes it again: failing here costs
+ * no more. */
+static void note_made(const char *made, const char *key, const char *report) {
     char *path = NULL;
     char *line = NULL;
+    nq_buf b = nq_buf_init(KEY_MAX);
     if (key_line(&line, key, made, NULL) == NOVAQ_OK && line != NULL &&
         key_path(&path, made, NULL) == NOVAQ_OK &&
-        nq_write_file(path, line, strlen(line), NULL) != NOVAQ_OK) {
+        (nq_buf_puts(&b, line, NULL) != NOVAQ_OK || nq_buf_puts(&b, report, NULL) != NOVAQ_OK ||
+         nq_write_file(path, b.data, b.len, NULL) != NOVAQ_OK)) {
         (void)unlink(path);
     }
+    nq_buf_free(&b);
     nq_free(line);
     nq_free(path);
 }
 
+/* ---- the report ------------------------------------------------------------------------- */
+
+/* Of all tensors that are coded, as stored. */
+static double coded_bits(const char *path) {
+    nq_artifact *a = NULL;
+    double bytes = 0;
+    double elements = 0;
+    if (nq_artifact_open(&a, path, NULL) != NOVAQ_OK) {
+        return 0;
+    }
+    for (size_t i = 0; i < nq_artifact_count(a); i++) {
+        const nq_layer *l = nq_artifact_at(a, i);
+        bool coded = l->scheme.kind == NQ_SCHEME_CODE || l->scheme.kind == NQ_SCHEME_Q8;
+        bytes += coded ? (double)l->stored_bytes : 0;
+        elements += coded ? (double)l->elements : 0;
+    }
+    nq_artifact_close(&a);
+    return elements > 0 ? 8 * bytes / elements : 0;
+}
+
+/* Figures are those of what was written, warnings those of both steps. `refined` ends as
+ * the summary's member "refinement". */
+static void merge(json_t *summary, json_t *refined, const json_t *first, const char *output) {
+    static const char *const kept[] = {"received_bytes", "verified_files", "resumed"};
+    json_t *warnings = json_array();
+    json_array_extend(warnings, json_object_get(first, "warnings"));
+    json_array_extend(warnings, json_object_get(refined, "warnings"));
+    for (size_t i = 0; i < sizeof kept / sizeof kept[0]; i++) {
+        json_t *value = json_object_get(first, kept[i]);
+        if (value != NULL) {
+            json_object_set(summary, kept[i], value);
+        }
+    }
+    json_object_set_new(summary, "output", json_string(output));
+    json_object_set(summary, "bytes", json_object_get(summary, "total_bytes"));
+    json_object_set(summary, "parameters", json_object_get(summary, "total_parameters"));
+    json_object_set_new(summary, "bits_per_weight_quantized", json_real(coded_bits(output)));
+    json_object_set_new(summary, "warnings", warnings);
+    json_object_del(refined, "warnings");
+    json_object_set(summary, "refinement", refined);
+}
+
+/* whole: of the refinement; first: of the compression, or NULL. */
+static novaq_status write_report(char **report, const char *whole, const char *first,
+                                 const json_t *notes, const char *output, novaq_error *err) {
+    json_t *refined = NULL;
+    json_t *before = NULL;
+    novaq_status st = nq_json_parse_object(&refined, "report", whole, strlen(whole), err);
+    if (st == NOVAQ_OK && first != NULL) {
+        st = nq_json_parse_object(&before, "report", first, strlen(first), err);
+    }
+    if (st == NOVAQ_OK) {
+        json_t *summary = json_incref(json_object_get(refined, "summary"));
+        json_array_extend(json_object_get(refined, "warnings"), (json_t *)(uintptr_t)notes);
+        json_object_del(refined, "summary");
+        merge(summary, refined, before, output);
+        st = nq_json_dump(report, summary, 0, err);
+        json_decref(summary);
+    }
+    json_decref(refined);
+    json_decref(before);
+    return st;
+}
+
 /* ---- refining it ------------------------------------------------------------------------ */
 
-static novaq_status refine_made(char **report, const novaq_compress_options *opt, const char *made,
-                                novaq_error *err) {
+typedef struct telling {
+    const novaq_compress_options *opt;
+    json_t *notes; /* array */
+} telling;
+
+static void on_note(void *ctx, const char *text) {
+    telling *t = ctx;
+    json_array_append_new(t->notes, json_string(text));
+    if (t->opt->note != NULL) {
+        t->opt->note(t->opt->note_ctx, text);
+    }
+}
+
+/* What was put aside when this began is of no use any more. */
+static void forget_aside(const char *output) {
+    char *checkpoint = NULL;
+    char *aside = NULL;
+    if (nq_asprintf(&checkpoint, NULL, "%.*s.refine", (int)nq_trimmed(output), output) ==
+            NOVAQ_OK &&
+        nq_refine_aside(&aside, checkpoint, NULL) == NOVAQ_OK) {
+        nq_checkpoint_remove(aside);
+    }
+    nq_free(checkpoint);
+    nq_free(aside);
+}
+
+static novaq_status refine(char **report, const novaq_compress_options *opt, const char *made,
+                           const char *first, novaq_error *err) {
     novaq_refine_options o = NOVAQ_REFINE_OPTIONS_INIT;
+    telling t = {.opt = opt, .notes = json_array()};
+    nq_refine_maker maker = {.note = on_note, .ctx = &t};
     bool text = opt->calibration != NULL && strcmp(opt->calibration, "none") != 0 &&
                 strcmp(opt->calibration, "auto") != 0;
     o.artifact = made;
@@ -205,84 +306,45 @@ static novaq_status refine_made(char **report, const novaq_compress_options *opt
     o.step = opt->refine_step;
     o.step_ctx = opt->refine_step_ctx;
     char *whole = NULL;
-    json_t *record = NULL;
-    NQ_TRY(novaq_refine(&whole, &o, err));
-    novaq_status st = nq_json_parse_object(&record, "report", whole, strlen(whole), err);
+    novaq_status st = nq_refine_for(&whole, &o, &maker, err);
     if (st == NOVAQ_OK && report != NULL) {
-        json_t *summary = json_object_get(record, "summary");
-        json_object_set(summary, "refinement", record);
-        json_incref(summary);
-        json_object_del(record, "summary");
-        json_object_set(summary, "warnings", json_object_get(record, "warnings"));
-        json_object_del(record, "warnings");
-        st = nq_json_dump(report, summary, 0, err);
-        json_decref(summary);
+        st = write_report(report, whole, first, t.notes, opt->output, err);
     }
-    json_decref(record);
+    if (st == NOVAQ_OK) {
+        forget_aside(opt->output);
+    }
+    json_decref(t.notes);
     nq_free(whole);
     return st;
 }
 
-/* What refinement adds to the artifact at most: codebooks of the usual schemes for each
- * 64 columns of a matrix, and their alignment. */
-#define GROUP_COLS  64
-#define GROUP_BYTES 98U
-#define MATRIX_PAD  128U
-
-/* *bytes, and the weights of those matrices. */
-static novaq_status growth(uint64_t *bytes, uint64_t *weights, const novaq_compress_options *opt,
-                           novaq_error *err) {
-    nq_tensors *ts = NULL;
-    *bytes = *weights = 0;
-    NQ_TRY(nq_model_tensors_open(&ts, opt->input, err));
-    for (size_t i = 0; i < nq_tensors_count(ts); i++) {
-        const nq_tensor_info *t = nq_tensors_at(ts, i);
-        nq_role role = nq_tensor_role(t->name, t->rank);
-        bool kept = opt->keep_embedding && (role == NQ_ROLE_EMBEDDING || role == NQ_ROLE_HEAD);
-        if (t->rank < 2 || kept) {
-            continue;
-        }
-        uint64_t rows = 0;
-        uint64_t cols = 0;
-        nq_matrix_view(&rows, &cols, t->rank, t->shape);
-        *bytes += (cols + GROUP_COLS - 1) / GROUP_COLS * GROUP_BYTES + MATRIX_PAD;
-        *weights += t->elements;
-    }
-    nq_tensors_close(&ts);
-    return NOVAQ_OK;
+novaq_status nq_refine_made(char **report, const novaq_compress_options *opt, const char *made,
+                            novaq_error *err) {
+    return refine(report, opt, made, NULL, err);
 }
 
-/* Leaves room in the budget for what refinement adds. */
-static novaq_status make_room(novaq_compress_options *first, novaq_error *err) {
-    uint64_t bytes = 0;
-    uint64_t weights = 0;
-    if (first->scheme != NULL || first->paper != 0) {
-        return NOVAQ_OK;
-    }
-    NQ_TRY(growth(&bytes, &weights, first, err));
-    if (first->target_size > bytes) {
-        first->target_size -= bytes;
-    } else if (first->target_size == 0 && weights > 0) {
-        double bits = 8.0 * (double)bytes / (double)weights;
-        double left = first->target_bits - bits;
-        first->target_bits = left > 0.9 * first->target_bits ? left : first->target_bits;
-    }
-    return NOVAQ_OK;
+static novaq_status compress(char **report, const char *made, const novaq_compress_options *opt,
+                             novaq_error *err) {
+    novaq_compress_options first = *opt;
+    first.output = made;
+    return nq_compress_plain(report, &first, err);
+}
+
+novaq_status nq_compress_unrefined(const char *made, const novaq_compress_options *opt,
+                                   novaq_error *err) {
+    return compress(NULL, made, opt, err);
 }
 
 /* Made, or still there from an interrupted call. */
-static novaq_status make(const char *made, const novaq_compress_options *opt, novaq_error *err) {
-    novaq_compress_options first = *opt;
+static novaq_status make(char **report, const char *made, const novaq_compress_options *opt,
+                         novaq_error *err) {
     nq_hash_text key;
-    first.output = made;
-    first.refine = 0;
-    NQ_TRY(key_of(key, &first, err));
-    if (opt->restart == 0 && is_made(made, key)) {
+    NQ_TRY(key_of(key, opt, err));
+    if (opt->restart == 0 && is_made(report, made, key)) {
         return NOVAQ_OK;
     }
-    NQ_TRY(make_room(&first, err));
-    NQ_TRY(novaq_compress(NULL, &first, err));
-    note_made(made, key);
+    NQ_TRY(compress(report, made, opt, err));
+    note_made(made, key, *report);
     return NOVAQ_OK;
 }
 
@@ -291,18 +353,16 @@ static novaq_status make(const char *made, const novaq_compress_options *opt, no
 novaq_status nq_compress_refined(char **report, const novaq_compress_options *opt,
                                  novaq_error *err) {
     char *made = NULL;
-    size_t len = strlen(opt->output);
-    while (len > 1 && opt->output[len - 1] == '/') {
-        len--;
-    }
-    NQ_TRY(nq_asprintf(&made, err, "%.*s.unrefined", (int)len, opt->output));
-    novaq_status st = make(made, opt, err);
+    char *first = NULL;
+    NQ_TRY(nq_asprintf(&made, err, "%.*s.unrefined", (int)nq_trimmed(opt->output), opt->output));
+    novaq_status st = make(&first, made, opt, err);
     if (st == NOVAQ_OK) {
-        st = refine_made(report, opt, made, err);
+        st = refine(report, opt, made, first, err);
     }
     if (st == NOVAQ_OK) {
-        remove_artifact(made);
+        nq_remove_artifact(made);
     }
+    nq_free(first);
     nq_free(made);
     return st;
 }

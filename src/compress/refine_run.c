@@ -14,27 +14,40 @@
 #include "base/cpu.h"
 #include "base/mem.h"
 #include "compress/job.h"
+#include "compress/refine_check.h"
+#include "compress/refine_rounds.h"
+#include "compress/refine_teacher.h"
 #include "io/fs.h"
 #include "model/describe.h"
 #include "model/tokenizer.h"
+#include "refine/checkpoint.h"
 #include "refine/refine.h"
 #include "refine/save.h"
 
 #define TEXT_MAX      ((size_t)1 << 30)
-#define STEPS         600
+#define STEPS         300
 #define STEPS_MAX     1000000U
-#define PATIENCE      8
+#define PATIENCE      4
 #define SELF_TOKENS   65536U /* sampled, at most */
 #define SELF_LENGTH   256U   /* of sampled sequences */
 #define RATE_MAX      1.0
 #define WINDOWS_LEAST 2U
+#define SHORTEST      8U /* sequence, in tokens */
+#define ROUNDS_MAX    16U
 
 typedef struct refinement {
     const novaq_refine_options *opt;
+    const nq_refine_maker *maker; /* of the artifact, or NULL */
+    const nq_round *round;        /* the one at work, of several; NULL: there is one */
+    json_t *warnings;             /* array, for the report */
     nq_pool *pool;
     nq_tensors *source; /* that the teacher reads; NULL where it is an artifact */
+    bool held;          /* all of it was brought into memory, where it is remote */
+    char *locator;      /* of the teacher */
     nq_model *student, *teacher;
     nq_net *student_net, *teacher_net;
+    nq_predictions *predictions; /* instead of the teacher's net; NULL: there is one */
+    json_t *predictions_record;  /* what the report says of them */
     nq_calibration text;
     nq_refine_options run;
     nq_refine_data data;
@@ -53,12 +66,20 @@ static double seconds(void) {
 /* ---- options -------------------------------------------------------------------------- */
 
 static novaq_status check_numbers(const novaq_refine_options *o, novaq_error *err) {
-    if (o->steps > STEPS_MAX || o->sequence < 8 || o->sequence > 65536 || o->batch < 1 ||
+    if (o->steps > STEPS_MAX || o->sequence < SHORTEST || o->sequence > 65536 || o->batch < 1 ||
         o->batch > 4096) {
         return nq_fail(err, NOVAQ_E_ARG,
                        "%u steps of %u sequences of %u tokens: at most %u steps, 1 to 4096 "
                        "sequences of 8 to 65536 tokens",
                        o->steps, o->batch, o->sequence, STEPS_MAX);
+    }
+    if (o->rounds > ROUNDS_MAX || (o->steps > 0 && o->rounds > o->steps)) {
+        return nq_fail(err, NOVAQ_E_ARG, "%u rounds: at most %u, and a step for each", o->rounds,
+                       ROUNDS_MAX);
+    }
+    if (o->rounds > 1 && o->teacher_cache != NULL) {
+        return nq_fail(err, NOVAQ_E_ARG,
+                       "several rounds compare symbols with the teacher itself; give no cache");
     }
     bool rates =
         o->rate > 0 && o->rate <= RATE_MAX && o->scale_rate <= RATE_MAX && o->gain_rate <= RATE_MAX;
@@ -81,15 +102,21 @@ static novaq_status check_options(const novaq_refine_options *o, novaq_error *er
         return nq_fail(err, NOVAQ_E_ARG, "%s: is not an artifact; compress the model first",
                        o->artifact);
     }
-    if (strcmp(o->artifact, o->output) == 0) {
-        return nq_fail(err, NOVAQ_E_ARG, "%s: is both artifact and output; give a new output",
-                       o->output);
-    }
+    NQ_TRY(nq_refine_check_paths(o, err));
     if (o->calibration == NULL || strcmp(o->calibration, "none") == 0) {
         return nq_fail(err, NOVAQ_E_ARG, "refinement needs a text; give a file or \"self\"");
     }
     if (o->more_text_count > 0 && strcmp(o->calibration, "self") == 0) {
         return nq_fail(err, NOVAQ_E_ARG, "either files or \"self\" to learn from, not both");
+    }
+    if (o->teacher_cache == NULL && o->teacher_top > 0) {
+        return nq_fail(err, NOVAQ_E_ARG, "teacher_top is of a teacher's cache; name the file");
+    }
+    if (o->teacher_cache != NULL && o->lambda > 0) {
+        return nq_fail(err, NOVAQ_E_ARG,
+                       "%s: a teacher's cache holds predictions, not what lambda compares; lambda "
+                       "must be 0 with it",
+                       o->teacher_cache);
     }
     return check_numbers(o, err);
 }
@@ -109,18 +136,27 @@ static size_t place_of(size_t i, size_t n) {
     return out ? n - held + before : i - before;
 }
 
+/* Of a short text sequences are shorter, so that there are enough of them. */
+static uint32_t fitting(size_t tokens, uint32_t length) {
+    size_t most = tokens / WINDOWS_LEAST;
+    return most >= length ? length : most < SHORTEST ? SHORTEST : (uint32_t)most;
+}
+
 /* Windows that follow each other; of a long text as many as are asked for, spread. */
 static novaq_status windows_of(refinement *r, const int32_t *ids, size_t count, uint32_t length,
                                const nq_tokenizer *tok, novaq_error *err) {
+    size_t tokens = r->opt->calibration_tokens;
+    size_t have = tokens > 0 && tokens < count ? tokens : count;
+    length = fitting(have, length);
     size_t most = count / length;
-    size_t wanted = (r->opt->calibration_tokens + (size_t)length - 1) / length;
+    size_t wanted = (tokens + length - 1) / length;
     size_t n = wanted > 0 && wanted < most ? wanted : most;
     if (n < WINDOWS_LEAST || n > UINT32_MAX) {
         return nq_fail(
             err, NOVAQ_E_ARG,
             "%s: %zu tokens are too few: two sequences of %u are the least, some hundred "
             "a good number",
-            r->opt->calibration, count, length);
+            r->opt->calibration, have, length);
     }
     bool bos = nq_tokenizer_adds_bos(tok) && nq_tokenizer_bos(tok) >= 0;
     r->text.sequences = (uint32_t)n;
@@ -204,20 +240,10 @@ static novaq_status open_text(refinement *r, novaq_error *err) {
 
 /* ---- models ------------------------------------------------------------------------------ */
 
-static novaq_status check_pair(const refinement *r, novaq_error *err) {
-    const nq_hyper *a = &r->student->hyper;
-    const nq_hyper *b = &r->teacher->hyper;
-    if (a->vocab != b->vocab) {
-        return nq_fail(err, NOVAQ_E_ARG,
-                       "%s: %u tokens in its vocabulary, the teacher has %u; give the source the "
-                       "artifact was made from",
-                       r->opt->artifact, a->vocab, b->vocab);
-    }
-    if (r->opt->lambda > 0 && (a->dim != b->dim || a->blocks != b->blocks)) {
-        return nq_fail(err, NOVAQ_E_ARG,
-                       "the teacher's residual stream has another shape; lambda must be 0");
-    }
-    return NOVAQ_OK;
+static novaq_status check_pair(refinement *r, novaq_error *err) {
+    (void)json_array_clear(r->warnings); /* of a round before, they are the same */
+    return nq_refine_check_pair(r->warnings, r->opt->artifact, r->student, r->teacher,
+                                r->opt->lambda, err);
 }
 
 /* *out (nq_free): the one that was given, or where the artifact came from. */
@@ -255,9 +281,31 @@ static novaq_status check_space(const refinement *r, novaq_error *err) {
                          r->opt->output, (unsigned long long)need, (unsigned long long)left);
 }
 
-static novaq_status open_teacher(refinement *r, const char *locator, novaq_error *err) {
+/* What only has to tell about itself is opened lean. */
+static novaq_status open_teacher(refinement *r, novaq_error *err) {
+    if (r->opt->teacher_cache != NULL) {
+        return r->source != NULL ? nq_model_open_lean_over(&r->teacher, r->source, r->pool, err)
+                                 : nq_model_open_lean(&r->teacher, r->locator, r->pool, err);
+    }
     return r->source != NULL ? nq_model_open_over(&r->teacher, r->source, r->pool, err)
-                             : nq_model_open(&r->teacher, locator, r->pool, err);
+                             : nq_model_open(&r->teacher, r->locator, r->pool, err);
+}
+
+static novaq_status open_student(refinement *r, bool lean, novaq_error *err) {
+    nq_model_close(&r->student);
+    return lean ? nq_model_open_lean(&r->student, r->opt->artifact, r->pool, err)
+                : nq_model_open(&r->student, r->opt->artifact, r->pool, err);
+}
+
+static novaq_status on_wait(void *ctx, novaq_error *err) {
+    const refinement *r = ctx;
+    novaq_progress p = {.phase = "fetch",
+                        .item = "",
+                        .done = nq_intake_received(r->source),
+                        .total = nq_intake_bytes(r->source),
+                        .unit = "B",
+                        .value = (double)NAN};
+    return nq_report_step(r->opt->progress, r->opt->progress_ctx, &p, err);
 }
 
 /* Text that the teacher samples is sampled by a model of its own, which is closed again
@@ -267,12 +315,15 @@ static novaq_status open_source(refinement *r, const char *locator, novaq_error 
     if (!nq_artifact_probe(locator)) {
         NQ_TRY(nq_model_tensors_open(&r->source, locator, err));
     }
+    bool read = self || r->opt->teacher_cache == NULL; /* else only if there is no cache yet */
+    if (r->source != NULL && read) {
+        nq_tensors_on_wait(r->source, on_wait, r);
+        NQ_TRY(nq_refine_hold(r->source, err));
+        nq_tensors_on_wait(r->source, NULL, NULL);
+        r->held = true;
+    }
     if (!self) {
         return NOVAQ_OK;
-    }
-    bool remote = r->source != NULL && nq_intake_is_remote(r->source);
-    if (remote && nq_intake_bytes(r->source) <= nq_physical_memory() / 4) {
-        NQ_TRY(nq_tensors_hold(r->source, err)); /* it is read twice */
     }
     return self_text(r, locator, err);
 }
@@ -281,16 +332,20 @@ static novaq_status open_models(refinement *r, novaq_error *err) {
     const novaq_refine_options *o = r->opt;
     /* Before hours go into what belongs there. */
     NQ_TRY(nq_writer_probe(o->output, o->single_file, err));
-    NQ_TRY(nq_pool_open(&r->pool, o->threads, err));
-    NQ_TRY(nq_model_open(&r->student, o->artifact, r->pool, err));
-    NQ_TRY(check_space(r, err));
-    char *teacher = NULL;
-    NQ_TRY(find_teacher(&teacher, r, err));
-    novaq_status st = open_source(r, teacher, err);
-    if (st == NOVAQ_OK) {
-        st = open_teacher(r, teacher, err);
+    bool again = r->teacher != NULL; /* another round */
+    if (!again) {
+        NQ_TRY(nq_pool_open(&r->pool, o->threads, err));
     }
-    nq_free(teacher);
+    NQ_TRY(open_student(r, o->teacher_cache != NULL, err));
+    NQ_TRY(check_space(r, err));
+    if (again) {
+        return check_pair(r, err);
+    }
+    NQ_TRY(find_teacher(&r->locator, r, err));
+    novaq_status st = open_source(r, r->locator, err);
+    if (st == NOVAQ_OK) {
+        st = open_teacher(r, err);
+    }
     return st == NOVAQ_OK ? check_pair(r, err) : nq_fail_context(err, st, "the teacher");
 }
 
@@ -311,11 +366,13 @@ static novaq_status open_nets(refinement *r, novaq_error *err) {
                         .halves = r->opt->exact == 0};
     nq_net_options t = {
         .sequences = o.sequences, .length = o.length, .frozen = true, .halves = o.halves};
-    r->memory = nq_net_bytes(r->student, &o) + nq_net_bytes(r->teacher, &t);
+    bool beside = r->predictions == NULL;
+    nq_teacher_from from = {.dim = r->teacher->hyper.dim, .predictions = r->predictions};
+    r->memory = nq_net_bytes(r->student, &o) + (beside ? nq_net_bytes(r->teacher, &t) : 0);
     NQ_TRY(nq_net_open(&r->student_net, r->student, &o, err));
-    r->memory += nq_refine_bytes(r->student_net, &r->student->hyper, &r->data, &r->run);
+    r->memory += nq_refine_bytes(r->student_net, &r->student->hyper, &from, &r->data, &r->run);
     r->memory += (uint64_t)r->text.sequences * r->text.length * sizeof *r->text.tokens;
-    return nq_net_open(&r->teacher_net, r->teacher, &t, err);
+    return beside ? nq_net_open(&r->teacher_net, r->teacher, &t, err) : NOVAQ_OK;
 }
 
 static void set_rates(nq_refine_options *run, const novaq_refine_options *o) {
@@ -333,6 +390,9 @@ static double finite_or_zero(double v) { return isfinite(v) ? v : 0; }
 
 static void tell(const refinement *r, json_t *line) {
     char *text = NULL;
+    if (line != NULL && r->round != NULL) {
+        nq_round_line(line, r->round);
+    }
     if (line != NULL && r->opt->step != NULL && nq_json_dump(&text, line, 0, NULL) == NOVAQ_OK) {
         r->opt->step(r->opt->step_ctx, text);
     }
@@ -376,8 +436,8 @@ static novaq_status on_event(void *ctx, const nq_refine_event *e, bool within, n
     const refinement *r = ctx;
     novaq_progress p = {.phase = "refine",
                         .item = "",
-                        .done = e->step,
-                        .total = e->steps,
+                        .done = e->step + (r->round != NULL ? r->round->first : 0),
+                        .total = r->round != NULL ? r->round->steps : e->steps,
                         .unit = "steps",
                         .value = e->measured ? e->held_perplexity : (double)NAN};
     if (!within) {
@@ -391,39 +451,27 @@ static void hash_number(nq_sha256 *h, double v) { nq_sha256_update(h, &v, sizeof
 /* What tells that the teacher's weights are the same without reading them. */
 static novaq_status identify_teacher(nq_hash_text out, const refinement *r, novaq_error *err) {
     const nq_artifact *a = nq_weights_artifact(r->teacher->weights);
-    json_t *origin = NULL;
-    bool sure = false; /* or else that the place is the same, which has to do */
-    if (a != NULL) {
-        const char *digest = NULL;
-        NQ_TRY(nq_json_get_string(&digest, nq_artifact_manifest(a), "manifest_sha256",
-                                  "the teacher", err));
-        nq_blake3_of(out, digest, strlen(digest));
-        return NOVAQ_OK;
-    }
-    NQ_TRY(nq_files_origin(&origin, nq_tensors_files(r->source), err));
-    novaq_status st = nq_intake_origin_key(out, &sure, origin, r->source, err);
-    json_decref(origin);
-    return st;
+    return a != NULL ? nq_refine_artifact_key(out, a, err)
+                     : nq_refine_source_key(out, r->source, err);
 }
 
 /* Everything the result depends on: also what decides the order of sums. */
 static novaq_status identify(refinement *r, novaq_error *err) {
     const novaq_refine_options *o = r->opt;
     const nq_artifact *a = nq_weights_artifact(r->student->weights);
-    const char *digest = NULL;
     nq_sha256 *h = NULL;
     char *model = NULL;
+    nq_hash_text student;
     nq_hash_text teacher;
     unsigned cpu = nq_cpu_features();
     NQ_TRY(identify_teacher(teacher, r, err));
-    NQ_TRY(
-        nq_json_get_string(&digest, nq_artifact_manifest(a), "manifest_sha256", o->artifact, err));
+    NQ_TRY(nq_refine_artifact_key(student, a, err));
     NQ_TRY(nq_json_dump(&model, nq_weights_model(r->teacher->weights), 0, err));
     novaq_status st = nq_sha256_open(&h, err);
     if (st == NOVAQ_OK) {
         nq_sha256_update(h, NOVAQ_VERSION, sizeof NOVAQ_VERSION);
         nq_sha256_update(h, &cpu, sizeof cpu);
-        nq_sha256_update(h, digest, strlen(digest));
+        nq_sha256_update(h, student, sizeof student);
         nq_sha256_update(h, model, strlen(model));
         nq_sha256_update(h, teacher, strlen(teacher) + 1);
         nq_sha256_update(h, r->text.tokens,
@@ -439,6 +487,9 @@ static novaq_status identify(refinement *r, novaq_error *err) {
         hash_number(h, (double)o->codebook_columns);
         hash_number(h, (double)o->exact);
         nq_sha256_update(h, &o->seed, sizeof o->seed);
+        if (r->predictions != NULL) { /* and how many of each token, as their file says */
+            nq_sha256_update(h, nq_predictions_digest(r->predictions), NQ_BLAKE3_HEX);
+        }
         st = nq_sha256_finish(r->run.identity, h, err);
     }
     nq_sha256_close(&h);
@@ -459,15 +510,38 @@ static novaq_status prepare_run(refinement *r, novaq_error *err) {
                                  .ctx = r};
     r->run.adam.steps = steps_of(o);
     set_rates(&r->run, o);
-    NQ_TRY(identify(r, err));
-    novaq_status st = o->checkpoint != NULL
-                          ? nq_strdup(&r->checkpoint, o->checkpoint, err)
-                          : nq_asprintf(&r->checkpoint, err, "%s.refine", o->output);
     r->run.checkpoint = r->checkpoint;
-    if (st == NOVAQ_OK && o->restart) {
-        (void)unlink(r->checkpoint);
+    return identify(r, err);
+}
+
+static novaq_status check_checkpoint(const refinement *r, novaq_error *err) {
+    if (r->opt->restart) {
+        nq_checkpoint_remove(r->checkpoint);
     }
-    return st;
+    return nq_refine_check_checkpoint(r->checkpoint, r->run.identity, r->maker, err);
+}
+
+static void tell_of_teacher(void *ctx, json_t *line) { tell(ctx, line); }
+
+/* With a file of them the teacher is in memory before its student is, or not at all. */
+static novaq_status open_predictions(refinement *r, novaq_error *err) {
+    nq_hash_text key;
+    if (r->opt->teacher_cache == NULL) {
+        return NOVAQ_OK;
+    }
+    NQ_TRY(identify_teacher(key, r, err));
+    nq_refine_teacher t = {.opt = r->opt,
+                           .locator = r->locator,
+                           .key = key,
+                           .text = &r->text,
+                           .pool = r->pool,
+                           .source = &r->source,
+                           .model = &r->teacher,
+                           .tell = tell_of_teacher,
+                           .tell_ctx = r};
+    NQ_TRY(nq_refine_predictions(&r->predictions, &r->predictions_record, &t, err));
+    r->held = false; /* the source may be another one since */
+    return open_student(r, false, err);
 }
 
 static void tell_begin(const refinement *r) {
@@ -477,6 +551,10 @@ static void tell_begin(const refinement *r) {
                    "sequences", (int)r->text.sequences, "held_out",
                    (int)(r->text.sequences - r->data.train), "batch", (int)r->run.batch, "steps",
                    (int)r->run.adam.steps, "checkpoint", r->checkpoint));
+    for (size_t i = 0; i < json_array_size(r->warnings); i++) {
+        tell(r,
+             json_pack("{s:s, s:O}", "event", "note", "warning", json_array_get(r->warnings, i)));
+    }
 }
 
 /* ---- the result
@@ -500,11 +578,20 @@ static json_t *make_record(const refinement *r) {
 
 /* What the report of this call tells besides the record. */
 static void complete_record(json_t *record, const refinement *r, json_t *summary) {
-    json_t *warnings = json_array();
-    json_object_set_new(record, "steps_done", json_integer((json_int_t)r->result.steps));
+    json_t *warnings = json_copy(r->warnings);
+    if (r->round == NULL) {
+        json_object_set_new(record, "steps_done", json_integer((json_int_t)r->result.steps));
+    }
     json_object_set_new(record, "resumed_at", json_integer((json_int_t)r->result.resumed));
     json_object_set_new(record, "rolled_back", json_integer((json_int_t)r->result.rolled_back));
     json_object_set_new(record, "memory_bytes", json_integer((json_int_t)r->memory));
+    json_t *note = json_object_get(r->predictions_record, "note");
+    if (r->predictions_record != NULL) {
+        json_object_set(record, "teacher_cache", r->predictions_record);
+    }
+    if (note != NULL) {
+        json_array_append(warnings, note);
+    }
     json_object_set_new(record, "seconds", json_real(seconds() - r->began));
     if (r->result.checkpoints_failed > 0) {
         json_array_append_new(warnings, json_sprintf("%s: %u checkpoints could not be written",
@@ -514,15 +601,32 @@ static void complete_record(json_t *record, const refinement *r, json_t *summary
     json_object_set(record, "summary", summary);
 }
 
+/* A source that is not would be read over the network once more, for telemetry alone. */
+static bool at_hand(const refinement *r) {
+    return r->source == NULL || r->held || !nq_intake_is_remote(r->source);
+}
+
 static novaq_status finish(char **report, refinement *r, novaq_error *err) {
     json_t *record = make_record(r);
     json_t *summary = NULL;
     if (record == NULL) {
         return nq_fail(err, NOVAQ_E_MEMORY, "cannot build the manifest");
     }
+    if (r->predictions != NULL) {
+        json_object_set_new(record, "teacher_top",
+                            json_integer((json_int_t)nq_predictions_top(r->predictions)));
+    }
+    if (r->round != NULL) {
+        json_object_set_new(record, "steps_done", json_integer((json_int_t)r->result.steps));
+        novaq_status st = nq_round_record(record, r->round, r->run.identity, err);
+        if (st != NOVAQ_OK) {
+            json_decref(record);
+            return st;
+        }
+    }
     nq_refine_save save = {.weights = r->student->weights,
                            .net = r->result.best_step > 0 ? r->student_net : NULL,
-                           .source = r->teacher->weights,
+                           .source = at_hand(r) ? r->teacher->weights : NULL,
                            .pool = r->pool,
                            .record = record,
                            .output = r->opt->output,
@@ -537,36 +641,96 @@ static novaq_status finish(char **report, refinement *r, novaq_error *err) {
     json_decref(summary);
     json_decref(record);
     if (st == NOVAQ_OK) {
-        (void)unlink(r->checkpoint);
+        nq_checkpoint_remove(r->checkpoint);
     }
     return st;
 }
 
 static novaq_status refine(char **report, refinement *r, novaq_error *err) {
+    NQ_TRY(nq_refine_checkpoint_path(&r->checkpoint, r->opt, err));
     NQ_TRY(open_models(r, err));
     NQ_TRY(open_text(r, err));
+    NQ_TRY(open_predictions(r, err));
     NQ_TRY(prepare_run(r, err));
+    if (r->round != NULL) {
+        char *found = NULL;
+        NQ_TRY(nq_round_recall(&found, r->round, r->run.identity, err));
+        if (found != NULL) {
+            *report = found;
+            return NOVAQ_OK;
+        }
+    }
+    NQ_TRY(check_checkpoint(r, err));
     NQ_TRY(open_nets(r, err));
     tell_begin(r);
-    NQ_TRY(nq_refine_run(&r->result, r->student_net, r->student->weights, r->teacher_net,
-                         &r->student->hyper, r->pool, &r->data, &r->run, err));
+    nq_teacher_from from = {r->teacher_net, r->teacher->hyper.dim, r->predictions};
+    NQ_TRY(nq_refine_run(&r->result, r->student_net, r->student->weights, &from, &r->student->hyper,
+                         r->pool, &r->data, &r->run, err));
     return finish(report, r, err);
 }
 
-novaq_status novaq_refine(char **report, const novaq_refine_options *opt, novaq_error *err) {
+/* What is the round's own. */
+static void close_round(refinement *r) {
+    nq_net_close(&r->student_net);
+    nq_net_close(&r->teacher_net);
+    nq_model_close(&r->student);
+    nq_free(r->checkpoint);
+    r->checkpoint = NULL;
+}
+
+static novaq_status refine_round(void *ctx, char **report, const nq_round *round,
+                                 novaq_error *err) {
+    refinement *r = ctx;
+    r->round = round;
+    r->opt = &round->opt;
+    novaq_status st = refine(report, r, err);
+    close_round(r);
+    return st;
+}
+
+static void tell_of_symbols(void *ctx, json_t *line) { tell(ctx, json_incref(line)); }
+
+static void lend(void *ctx, nq_reassign_options *o) {
+    refinement *r = ctx;
+    o->teacher = r->locator;
+    o->source = r->source;
+    o->model = r->teacher;
+    o->data = r->data;
+    o->exact = r->opt->exact != 0;
+    o->pool = r->pool;
+    o->progress = r->opt->progress;
+    o->progress_ctx = r->opt->progress_ctx;
+    o->tell = tell_of_symbols;
+    o->tell_ctx = r;
+}
+
+static novaq_status refine_rounds(char **report, refinement *r, novaq_error *err) {
+    novaq_refine_options whole = *r->opt;
+    nq_rounds_host host = {.ctx = r, .refine = refine_round, .lend = lend};
+    whole.steps = steps_of(&whole);
+    return nq_refine_rounds(report, &whole, &host, err);
+}
+
+novaq_status nq_refine_for(char **report, const novaq_refine_options *opt,
+                           const nq_refine_maker *maker, novaq_error *err) {
     if (report != NULL) {
         *report = NULL;
     }
     NQ_TRY(check_options(opt, err));
-    refinement r = {.opt = opt, .began = seconds()};
-    novaq_status st = refine(report, &r, err);
-    nq_net_close(&r.student_net);
-    nq_net_close(&r.teacher_net);
+    refinement r = {.opt = opt, .maker = maker, .warnings = json_array(), .began = seconds()};
+    novaq_status st = opt->rounds > 1 ? refine_rounds(report, &r, err) : refine(report, &r, err);
+    close_round(&r);
     nq_calibration_close(&r.text);
-    nq_model_close(&r.student);
     nq_model_close(&r.teacher);
     nq_tensors_close(&r.source);
     nq_pool_close(&r.pool);
-    nq_free(r.checkpoint);
+    nq_predictions_close(&r.predictions);
+    json_decref(r.predictions_record);
+    json_decref(r.warnings);
+    nq_free(r.locator);
     return st;
+}
+
+novaq_status novaq_refine(char **report, const novaq_refine_options *opt, novaq_error *err) {
+    return nq_refine_for(report, opt, NULL, err);
 }

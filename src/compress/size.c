@@ -18,8 +18,9 @@
  * (output error and the like). */
 #define LAYER_ROOM      64
 #define CALIBRATED_ROOM 128
-/* The same for the summary. */
-#define ARTIFACT_ROOM 128
+/* The same for the summary, and for the record of a refinement. */
+#define ARTIFACT_ROOM   128
+#define REFINEMENT_ROOM 1024
 
 struct nq_sizer {
     json_t *model; /* without the tokenizer's content */
@@ -148,6 +149,16 @@ static unsigned optional_pieces(const nq_recipe *r) {
            (nq_recipe_calibrated(r) ? 1U << NQ_PIECE_COL_EXPONENT : 0);
 }
 
+/* As refinement cuts them (refine/matrix.h). */
+static void cut_groups(nq_qmat *q, const nq_recipe_tensor *t) {
+    uint64_t lane = (nq_scheme_field_bits(&q->scheme, 0) == 4 ? 32 : 64) * q->scheme.d;
+    uint64_t cols = (NQ_REFINED_COLS + lane - 1) / lane * lane;
+    if (t->src->rank == 2 && q->scheme.kind == NQ_SCHEME_CODE && cols < q->cols) {
+        q->groups = (uint32_t)((q->cols + cols - 1) / cols);
+        q->group_cols = cols;
+    }
+}
+
 static void set_layer(nq_layer *l, const nq_recipe *r, const nq_recipe_tensor *t,
                       const json_t *diagnostics) {
     *l = (nq_layer){.name = t->src->name,
@@ -168,6 +179,9 @@ static void set_layer(nq_layer *l, const nq_recipe *r, const nq_recipe_tensor *t
                          .group_cols = t->cols,
                          .exponent = -24,
                          .rotation = {.seed = UINT64_MAX}};
+        if (r->opt->refine != 0) {
+            cut_groups(&l->q, t);
+        }
     }
 }
 
@@ -224,6 +238,7 @@ novaq_status nq_artifact_size(uint64_t *bytes, const nq_sizer *s, const nq_recip
         const nq_chunk *last = &d.c.chunks[d.c.chunk_count - 1];
         *bytes =
             last->offset + last->bytes + (d.c.single_file ? m.head_len : m.len) + ARTIFACT_ROOM;
+        *bytes += r->opt->refine != 0 ? REFINEMENT_ROOM : 0;
     }
     nq_manifest_text_free(&m);
     json_decref(config);

@@ -20,7 +20,7 @@ NOVAQ_CHECK novaq_status nq_sizer_open(nq_sizer **out, const nq_tensors *ts, nov
 void nq_sizer_close(nq_sizer **s);
 
 /* Bytes on disk, every file counted, of r's artifact in the form its options ask
- * for. An upper bound. */
+ * for, refined if they say so. An upper bound. */
 NOVAQ_CHECK novaq_status nq_artifact_size(uint64_t *bytes, const nq_sizer *s,
                                           const struct nq_recipe *r, novaq_error *err);
 

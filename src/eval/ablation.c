@@ -4,7 +4,9 @@
  * compressed, measured against them and removed again. Every tensor keeps the
  * scheme that the full variant gave it, so that one thing changes at a time;
  * variants that change the scheme itself keep the rate, but for the one without a
- * second level. Owns: the list of variants and the folder they live in.
+ * second level. Refinement takes longer than all the rest: only the full variant is refined,
+ * where that is asked for, and the same artifact before it is the row to compare all others
+ * with. Owns: the list of variants and the folder they live in.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +15,7 @@
 
 #include "base/json.h"
 #include "base/mem.h"
+#include "compress/refine_made.h"
 #include "io/fs.h"
 #include "quant/scheme.h"
 
@@ -47,6 +50,12 @@ static void renormalize(novaq_compress_options *o, const char *how) {
     o->rotation_block = 0;
     o->column_scales = 0;
     o->row_means = strcmp(how, "row") == 0 ? o->row_means : 0;
+}
+
+static bool no_distillation(novaq_compress_options *o) {
+    bool there = o->refine != 0;
+    o->refine = 0;
+    return there;
 }
 
 static bool no_normalization(novaq_compress_options *o) {
@@ -120,6 +129,7 @@ static nq_scheme two_fields(const nq_scheme *s) {
 
 static const variant variants[] = {
     {"full", "nothing", any, NULL},
+    {"no-distillation", "not refined", no_distillation, NULL},
     {"no-normalization", "normalize none", no_normalization, NULL},
     {"no-residual", "one level: no residual codebook", any, one_level},
     {"no-rotation", "normalize row", no_rotation, NULL},
@@ -131,6 +141,8 @@ static const variant variants[] = {
     {"paper", "that code, normalize paper, calibration none", paper, two_fields},
 };
 #define VARIANTS (sizeof variants / sizeof variants[0])
+#define FULL     (&variants[0])
+#define UNTAUGHT (&variants[1]) /* the full one before it was refined */
 
 /* ---- one variant ----------------------------------------------------------- */
 
@@ -140,7 +152,9 @@ typedef struct ablation {
     char *folder;                    /* ours alone; NULL until made */
     char *base;                      /* the source's predictions */
     char *artifact;
-    json_t *schemes; /* name of each tensor: scheme in the full variant */
+    char *refined;      /* the full variant, where it is refined */
+    json_t *refinement; /* of it, as novaq_refine() reports; NULL: none */
+    json_t *schemes;    /* name of each tensor: scheme in the full variant */
     json_t *rows;
     const char *at; /* variant at work */
 } ablation;
@@ -199,22 +213,32 @@ static novaq_status measure(json_t *row, ablation *a, const char *model, const c
     return st;
 }
 
-/* Size figures; keeps the schemes of the first artifact it sees. */
-static novaq_status weigh(json_t *row, ablation *a, const char *path, novaq_error *err) {
-    static const char *const keys[] = {"bits_per_weight_linear", "bits_per_weight", "bytes", NULL};
+static novaq_status open_stats(json_t **stats, const char *path, novaq_error *err) {
     char *report = NULL;
-    json_t *stats = NULL;
     NQ_TRY(novaq_stats(&report, path, err));
-    NQ_TRY(parse_report(&stats, report, err));
+    return parse_report(stats, report, err);
+}
+
+static novaq_status weigh(json_t *row, const char *path, novaq_error *err) {
+    static const char *const keys[] = {"bits_per_weight_linear", "bits_per_weight", "bytes", NULL};
+    json_t *stats = NULL;
+    NQ_TRY(open_stats(&stats, path, err));
     novaq_status st = copy_keys(row, stats, keys, err);
-    if (st == NOVAQ_OK && a->schemes == NULL && path == a->artifact) {
-        const char *name = NULL;
-        json_t *layer = NULL;
-        a->schemes = json_object();
-        json_object_foreach(json_object_get(stats, "layers"), name, layer) {
-            if (json_object_set(a->schemes, name, json_object_get(layer, "scheme")) != 0) {
-                st = nq_fail(err, NOVAQ_E_MEMORY, "cannot keep the scheme of %s", name);
-            }
+    json_decref(stats);
+    return st;
+}
+
+/* Of the full variant, for all others. */
+static novaq_status keep_schemes(ablation *a, novaq_error *err) {
+    const char *name = NULL;
+    json_t *layer = NULL;
+    json_t *stats = NULL;
+    NQ_TRY(open_stats(&stats, a->artifact, err));
+    novaq_status st = NOVAQ_OK;
+    a->schemes = json_object();
+    json_object_foreach(json_object_get(stats, "layers"), name, layer) {
+        if (json_object_set(a->schemes, name, json_object_get(layer, "scheme")) != 0) {
+            st = nq_fail(err, NOVAQ_E_MEMORY, "cannot keep the scheme of %s", name);
         }
     }
     json_decref(stats);
@@ -252,14 +276,32 @@ static novaq_status make_pins(char ***pins, size_t *count, bool *changed, const 
     return NOVAQ_OK;
 }
 
-static novaq_status compress(ablation *a, novaq_compress_options *o, novaq_error *err) {
+static void place(ablation *a, novaq_compress_options *o, const char *output) {
     o->input = a->opt->model;
-    o->output = a->artifact;
+    o->output = output;
     o->single_file = 1;
     o->threads = a->opt->threads;
     o->progress = pass_on;
     o->progress_ctx = a;
+}
+
+static novaq_status compress(ablation *a, novaq_compress_options *o, novaq_error *err) {
+    place(a, o, a->artifact);
+    o->refine = 0;
     return novaq_compress(NULL, o, err);
+}
+
+/* The full variant, and what it was before. */
+static novaq_status compress_and_refine(ablation *a, novaq_compress_options *o, novaq_error *err) {
+    char *report = NULL;
+    json_t *summary = NULL;
+    place(a, o, a->refined);
+    NQ_TRY(nq_compress_unrefined(a->artifact, o, err));
+    NQ_TRY(nq_refine_made(&report, o, a->artifact, err));
+    NQ_TRY(parse_report(&summary, report, err));
+    a->refinement = json_incref(json_object_get(summary, "refinement"));
+    json_decref(summary);
+    return NOVAQ_OK;
 }
 
 /* Rules for every tensor, so that nothing is left to plan. */
@@ -305,8 +347,12 @@ static novaq_status make_variant(bool *there, ablation *a, const variant *v, nov
     if (!*there) {
         return NOVAQ_OK;
     }
-    if (a->schemes == NULL) { /* the full variant */
-        return compress(a, &o, err);
+    if (v == FULL) {
+        NQ_TRY((o.refine != 0 ? compress_and_refine : compress)(a, &o, err));
+        return keep_schemes(a, err);
+    }
+    if (v == UNTAUGHT) { /* is there already */
+        return NOVAQ_OK;
     }
     bool uniform = o.scheme != NULL && o.tensor_type_count == 0 && !o.paper && o.target_size == 0;
     novaq_status st =
@@ -326,6 +372,18 @@ static novaq_status new_row(json_t **row, ablation *a, const char *name, const c
                : NOVAQ_OK;
 }
 
+/* Where one row is refined, each says whether it is. */
+static novaq_status new_variant_row(json_t **row, ablation *a, const variant *v, novaq_error *err) {
+    bool taught = a->compress.refine != 0;
+    char changed[96];
+    (void)snprintf(changed, sizeof changed, "%s%s", v->changed,
+                   taught && v != FULL && v != UNTAUGHT ? ", not refined" : "");
+    NQ_TRY(new_row(row, a, v->name, changed, err));
+    return !taught || json_object_set_new(*row, "refined", json_boolean(v == FULL)) == 0
+               ? NOVAQ_OK
+               : nq_fail(err, NOVAQ_E_MEMORY, "cannot report \"%s\"", v->name);
+}
+
 /* These end the table; anything else is a result: that variant is no codec. */
 static bool is_fatal(novaq_status st) {
     return st == NOVAQ_E_INTERRUPTED || st == NOVAQ_E_MEMORY || st == NOVAQ_E_IO ||
@@ -335,26 +393,26 @@ static bool is_fatal(novaq_status st) {
 static novaq_status add_variant(ablation *a, const variant *v, novaq_error *err) {
     json_t *row = NULL;
     novaq_error why = {.code = NOVAQ_OK};
-    bool first = a->schemes == NULL;
     bool there = false;
-    NQ_TRY(new_row(&row, a, v->name, v->changed, err));
+    NQ_TRY(new_variant_row(&row, a, v, err));
     novaq_status st = make_variant(&there, a, v, &why);
     if (st == NOVAQ_OK && !there) {
         (void)json_array_remove(a->rows, json_array_size(a->rows) - 1);
         return NOVAQ_OK;
     }
+    const char *artifact = v == FULL && a->refinement != NULL ? a->refined : a->artifact;
     if (st == NOVAQ_OK) {
-        st = weigh(row, a, a->artifact, &why);
+        st = weigh(row, artifact, &why);
     }
     if (st == NOVAQ_OK) {
-        st = measure(row, a, a->artifact, NULL, &why);
+        st = measure(row, a, artifact, NULL, &why);
     }
-    (void)unlink(a->artifact);
+    (void)unlink(artifact);
     if (st == NOVAQ_OK) {
         return NOVAQ_OK;
     }
     /* Without the full variant there is nothing to compare with. */
-    if (first || is_fatal(st)) {
+    if (v == FULL || is_fatal(st)) {
         return nq_fail(err, st, "%s: %s", v->name, why.msg);
     }
     return json_object_set_new(row, "failed", json_string(why.msg)) == 0
@@ -407,11 +465,11 @@ static novaq_status fill_table(ablation *a, novaq_error *err) {
     const novaq_ablation_options *o = a->opt;
     json_t *row = NULL;
     NQ_TRY(new_row(&row, a, "source", "full precision", err));
-    NQ_TRY(weigh(row, a, o->model, err));
+    NQ_TRY(weigh(row, o->model, err));
     NQ_TRY(measure(row, a, o->model, o->text_file, err));
-    for (size_t i = 0; i < VARIANTS; i++) {
-        if (i == 0 || is_wanted(o->variants, variants[i].name)) {
-            NQ_TRY(add_variant(a, &variants[i], err));
+    for (const variant *v = variants; v < variants + VARIANTS; v++) {
+        if (v == FULL || v == UNTAUGHT || is_wanted(o->variants, v->name)) {
+            NQ_TRY(add_variant(a, v, err));
         }
     }
     return NOVAQ_OK;
@@ -424,6 +482,7 @@ static novaq_status make_folder(ablation *a, novaq_error *err) {
     in = in != NULL && in[0] != '\0' ? in : "/tmp";
     NQ_TRY(nq_temp_folder(&a->folder, in, "novaq-ablation.XXXXXX", err));
     NQ_TRY(nq_path_join(&a->base, a->folder, "base.kld", err));
+    NQ_TRY(nq_path_join(&a->refined, a->folder, "refined.novaq", err));
     return nq_path_join(&a->artifact, a->folder, "variant.novaq", err);
 }
 
@@ -431,6 +490,7 @@ static void remove_folder(ablation *a) {
     nq_temp_folder_remove(&a->folder);
     nq_free(a->base);
     nq_free(a->artifact);
+    nq_free(a->refined);
 }
 
 /* ---- the call -------------------------------------------------------------- */
@@ -464,7 +524,13 @@ static novaq_status make_report(char **report, const ablation *a, novaq_error *e
     if (all == NULL) {
         return nq_fail(err, NOVAQ_E_FORMAT, "cannot report: a path is not UTF-8");
     }
-    novaq_status st = report == NULL ? NOVAQ_OK : nq_json_dump(report, all, 2, err);
+    novaq_status st = NOVAQ_OK;
+    if (a->refinement != NULL && json_object_set(all, "refinement", a->refinement) != 0) {
+        st = nq_fail(err, NOVAQ_E_MEMORY, "cannot report the refinement");
+    }
+    if (st == NOVAQ_OK && report != NULL) {
+        st = nq_json_dump(report, all, 2, err);
+    }
     json_decref(all);
     return st;
 }
@@ -488,6 +554,7 @@ novaq_status novaq_ablation(char **report, const novaq_ablation_options *opt, no
     }
     remove_folder(&a);
     json_decref(a.schemes);
+    json_decref(a.refinement);
     json_decref(a.rows);
     return st;
 }

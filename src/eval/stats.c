@@ -72,6 +72,9 @@ static double relative(const nq_layer_error *e) {
 
 int nq_error_put(json_t *o, const nq_weight *t) {
     const nq_layer_error *e = &t->layer->error;
+    if (t->layer->error_unknown) {
+        return 0;
+    }
     return put_real(o, "mse", e->sq_error / (double)t->elements) |
            put_real(o, "cosine_similarity", cosine(e)) | put_real(o, "relative_error", relative(e));
 }
@@ -89,16 +92,21 @@ static novaq_status put_global_error(json_t *report, const nq_weights *w, novaq_
     nq_layer_error all = {0};
     nq_layer_error quantized = {0};
     double elements = 0;
+    bool unknown = false;
     if (nq_weights_artifact(w) == NULL) {
         return NOVAQ_OK;
     }
     for (size_t i = 0; i < nq_weights_count(w); i++) {
         const nq_weight *t = nq_weights_at(w, i);
         elements += (double)t->elements;
+        unknown = unknown || t->layer->error_unknown;
         add_error(&all, &t->layer->error);
         if (t->q != NULL) {
             add_error(&quantized, &t->layer->error);
         }
+    }
+    if (unknown) {
+        return NOVAQ_OK;
     }
     int failed = put_real(report, "global_mse", all.sq_error / elements) |
                  put_real(report, "global_cosine_similarity", cosine(&all)) |

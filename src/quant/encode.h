@@ -82,6 +82,11 @@ NOVAQ_CHECK novaq_status nq_encode(nq_encoded *out, float *w, uint64_t rows, uin
                                    const char *name, nq_pool *pool, novaq_error *err);
 void nq_encoded_close(nq_encoded *e);
 
+/* Adds entropy and use of symbols, unpacked (rows, fields, stride), of which `subs` hold
+ * data in each row. */
+void nq_symbol_use(nq_subspace_stats *st, const nq_scheme *s, const uint8_t *symbols, uint64_t rows,
+                   uint64_t stride, uint64_t subs);
+
 /* Normalization of a matrix that is in the coded basis already: (w - mean) /
  * scale in place; row_mean may be NULL where none is asked for. */
 NOVAQ_CHECK novaq_status nq_normalize_rows(float *w, float *row_scale, float *row_mean,

@@ -138,17 +138,17 @@ static void finish_segment(void *ctx, uint64_t segment, unsigned worker) {
     }
 }
 
-static void symbol_usage(const encode_job *j, nq_subspace_stats *st) {
-    const nq_scheme *s = &j->scheme;
+void nq_symbol_use(nq_subspace_stats *st, const nq_scheme *s, const uint8_t *symbols, uint64_t rows,
+                   uint64_t stride, uint64_t subs) {
     for (unsigned f = 0; f < s->fields; f++) {
         uint64_t hist[256] = {0};
-        for (uint64_t r = 0; r < j->rows; r++) {
-            const uint8_t *symbols = j->plain + (r * s->fields + f) * j->stride;
-            for (uint64_t sub = 0; sub < j->subs; sub++) {
-                hist[symbols[sub]]++;
+        for (uint64_t r = 0; r < rows; r++) {
+            const uint8_t *row = symbols + (r * s->fields + f) * stride;
+            for (uint64_t sub = 0; sub < subs; sub++) {
+                hist[row[sub]]++;
             }
         }
-        double n = (double)j->rows * (double)j->subs;
+        double n = (double)rows * (double)subs;
         for (unsigned b = 0; b < s->k[f]; b++) {
             if (hist[b] > 0) {
                 double p = (double)hist[b] / n;
@@ -196,7 +196,7 @@ static void summarise(encode_job *j) {
         o->sq_decoded = first * o->sq_decoded + t[2];
         o->dot = first * o->dot + t[3];
     }
-    symbol_usage(j, st);
+    nq_symbol_use(st, &j->scheme, j->plain, j->rows, j->stride, j->subs);
     double error = 0;
     double size = 0;
     for (uint64_t g = 0; j->output != NULL && g < j->segments; g++) {

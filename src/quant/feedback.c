@@ -15,7 +15,7 @@
 
 typedef struct coder {
     const nq_feedback *f;
-    nq_trellis *trellis;
+    nq_trellis *trellis;   /* (groups) */
     uint64_t row0, len, n; /* rows of the segment; columns */
     unsigned d;
     float *w;        /* (n, len) target; divided by the factors found so far */
@@ -31,6 +31,15 @@ typedef struct coder {
 } coder;
 
 static uint64_t span_columns(unsigned d) { return d >= SPAN ? d : SPAN / d * d; }
+
+static uint32_t groups(const nq_feedback *f) { return f->groups > 1 ? f->groups : 1; }
+
+/* That of the columns at position k. */
+static nq_trellis *trellis_at(const coder *c, uint64_t k) {
+    const uint32_t *order = c->f->metric->order;
+    uint64_t col = order != NULL ? order[k] : k;
+    return c->trellis + (groups(c->f) > 1 ? col / c->f->group_cols : 0);
+}
 
 static uint64_t segment_rows(const nq_feedback *f) {
     return f->rows < f->segment_rows ? f->rows : f->segment_rows;
@@ -57,7 +66,7 @@ static void open_coder(coder *c, const nq_feedback *f, uint64_t segment, unsigne
                        uint8_t *at) {
     uint64_t most = segment_rows(f);
     c->f = f;
-    c->trellis = &f->trellis[worker];
+    c->trellis = &f->trellis[(uint64_t)worker * groups(f)];
     c->row0 = segment * f->segment_rows;
     c->len = f->rows - c->row0 < most ? f->rows - c->row0 : most;
     c->n = f->metric->cols;
@@ -140,7 +149,7 @@ static void set_metric(coder *c, uint64_t k, unsigned width, bool first) {
         }
     }
     metric_root(a, m, width, c->d);
-    nq_trellis_metric(c->trellis, a);
+    nq_trellis_metric(trellis_at(c, k), a);
 }
 
 /* g[to] += coefficient * e[from], over the rows of the segment. */
@@ -211,17 +220,26 @@ static void sweep_target(coder *c, uint64_t k, unsigned width) {
     }
 }
 
+/* Where the symbols of field `field` of the block at k lie, from the segment's first row. */
+static uint8_t *symbols_at(const coder *c, uint64_t k, unsigned field) {
+    unsigned fields = c->trellis->scheme.fields;
+    const uint32_t *order = c->f->metric->order;
+    uint64_t sub = (order != NULL ? order[k] : k) / c->d;
+    return c->f->symbols + (c->row0 * fields + field) * c->f->stride + sub;
+}
+
 /* Codes x for the block at k; e becomes the new error and, when delta is not NULL,
  * delta (width, len) what it changed by. */
 static void code_block(coder *c, uint64_t k, unsigned width, float *delta) {
-    const nq_scheme *s = &c->trellis->scheme;
+    const nq_trellis *trellis = trellis_at(c, k);
+    const nq_scheme *s = &trellis->scheme;
     for (unsigned v = width; v < c->d; v++) {
         for (uint64_t t = 0; t < c->len; t++) {
             c->x[t * c->d + v] = 0;
         }
     }
-    nq_trellis_encode(c->chain, c->trellis, c->x, c->len, c->ratio, c->search);
-    nq_trellis_decode(c->q, c->trellis, c->chain, c->len);
+    nq_trellis_encode(c->chain, trellis, c->x, c->len, c->ratio, c->search);
+    nq_trellis_decode(c->q, trellis, c->chain, c->len);
     for (unsigned v = 0; v < width; v++) {
         const float *w = c->w + (k + v) * c->len;
         float *e = c->e + (k + v) * c->len;
@@ -233,10 +251,8 @@ static void code_block(coder *c, uint64_t k, unsigned width, float *delta) {
             e[t] = now;
         }
     }
-    const uint32_t *order = c->f->metric->order;
-    uint64_t sub = (order != NULL ? order[k] : k) / c->d;
     for (unsigned field = 0; field < s->fields; field++) {
-        uint8_t *dst = c->f->symbols + (c->row0 * s->fields + field) * c->f->stride + sub;
+        uint8_t *dst = symbols_at(c, k, field);
         for (uint64_t t = 0; t < c->len; t++) {
             dst[t * s->fields * c->f->stride] = c->chain[field * c->len + t];
         }
@@ -276,6 +292,26 @@ static void first_pass(coder *c) {
         }
         if (c->f->feed) {
             feed_forward(c, r, c->e + a * c->len, a, b);
+        }
+    }
+}
+
+/* e of the symbols that are there. */
+static void take_present(coder *c) {
+    unsigned fields = c->trellis->scheme.fields;
+    for (uint64_t k = 0; k < c->n; k += c->d) {
+        for (unsigned field = 0; field < fields; field++) {
+            const uint8_t *src = symbols_at(c, k, field);
+            for (uint64_t t = 0; t < c->len; t++) {
+                c->chain[field * c->len + t] = src[t * fields * c->f->stride];
+            }
+        }
+        nq_trellis_decode(c->q, trellis_at(c, k), c->chain, c->len);
+        for (unsigned v = 0; v < width_at(c, k); v++) {
+            uint64_t at = (k + v) * c->len;
+            for (uint64_t t = 0; t < c->len; t++) {
+                c->e[at + t] = c->w[at + t] - c->q[t * c->d + v];
+            }
         }
     }
 }
@@ -367,10 +403,17 @@ void nq_feedback_segment(const nq_feedback *f, uint64_t segment, unsigned worker
     coder c;
     open_coder(&c, f, segment, worker, scratch);
     fill_ratio(&c);
-    first_pass(&c);
+    if (f->present) {
+        take_present(&c);
+    } else {
+        first_pass(&c);
+    }
     for (unsigned s = 0;; s++) {
         times_h(&c, c.g, c.e);
         times_h(&c, c.p, c.w);
+        if (s == 0 && f->present && f->before != NULL) {
+            measure_output(&c, f->before + segment * 2);
+        }
         if (f->fit_scales) {
             fit_scales(&c);
         }

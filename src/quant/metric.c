@@ -44,6 +44,26 @@ static novaq_status column_exponents(nq_metric *m, const nq_moments *in, double 
     return NOVAQ_OK;
 }
 
+static novaq_status make_basis(nq_metric *m, const nq_moments *in, const nq_metric_options *opt,
+                               novaq_error *err) {
+    if (opt->rotation_block != 0) {
+        uint32_t block = nq_rotation_block(in->cols);
+        block = block > opt->rotation_block ? opt->rotation_block : block;
+        m->rotation = (nq_rotation){.block = block, .seed = opt->seed};
+    }
+    return column_exponents(m, in, opt->column_scales, err);
+}
+
+static novaq_status given_basis(nq_metric *m, const nq_qmat *basis, novaq_error *err) {
+    m->rotation = basis->rotation;
+    if (basis->col_exponent == NULL) {
+        return NOVAQ_OK;
+    }
+    NQ_TRY(nq_alloc_raw(&m->col_exponent, m->cols, 1, err));
+    memcpy(m->col_exponent, basis->col_exponent, m->cols);
+    return NOVAQ_OK;
+}
+
 typedef struct input_job {
     float *x;
     nq_qmat basis;
@@ -231,12 +251,7 @@ novaq_status nq_metric_open(nq_metric *out, const nq_moments *in, const nq_metri
                             nq_pool *pool, novaq_error *err) {
     *out = (nq_metric){.cols = in->cols, .samples = in->samples};
     NQ_TRY(check(in, err));
-    if (opt->rotation_block != 0) {
-        uint32_t block = nq_rotation_block(in->cols);
-        block = block > opt->rotation_block ? opt->rotation_block : block;
-        out->rotation = (nq_rotation){.block = block, .seed = opt->seed};
-    }
-    NQ_TRY(column_exponents(out, in, opt->column_scales, err));
+    NQ_TRY(opt->basis != NULL ? given_basis(out, opt->basis, err) : make_basis(out, in, opt, err));
     NQ_TRY(copy_square(&out->h, in->h, in->cols, err));
     shrink(out->h, in->cols, in->samples);
     both_sides(out->h, out, pool);

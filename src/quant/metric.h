@@ -33,6 +33,7 @@ typedef struct nq_metric_options {
     double ridge;            /* the same for the correction, which must not follow noise */
     bool by_energy;          /* code columns in order of falling energy, not as they stand */
     unsigned order_block;    /* columns that stay neighbours in that order */
+    const nq_qmat *basis;    /* the rotation and column scales are those of this matrix, or NULL */
 } nq_metric_options;
 
 typedef struct nq_metric {

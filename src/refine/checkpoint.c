@@ -1,11 +1,15 @@
 /* checkpoint.c - see checkpoint.h. */
 #include "refine/checkpoint.h"
 
+#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/mem.h"
 #include "io/fs.h"
 
+#define MAGIC   "NQREFINE"
 #define VERSION 2U
 
 typedef struct header {
@@ -61,7 +65,7 @@ void nq_refine_scatter(nq_refine_state *s, const float *from) {
 
 static header make_header(const nq_refine_state *s, const char *identity) {
     header h = {.version = VERSION, .number_bytes = sizeof(nq_refine_numbers)};
-    memcpy(h.magic, "NQREFINE", sizeof h.magic);
+    memcpy(h.magic, MAGIC, sizeof h.magic);
     h.total = s->adam.total;
     memcpy(h.identity, identity, sizeof h.identity);
     return h;
@@ -79,6 +83,33 @@ static void arrays_of(float *list[ARRAYS], nq_refine_state *s) {
     list[3] = s->best;
     list[4] = s->good;
     list[5] = s->mean;
+}
+
+nq_checkpoint_file nq_checkpoint_look(const char *path, const char *identity) {
+    struct stat there;
+    header h = {.version = 0};
+    if (lstat(path, &there) != 0) {
+        return NQ_CHECKPOINT_NONE;
+    }
+    FILE *f = nq_is_file(path) ? fopen(path, "rbe") : NULL;
+    size_t len = f != NULL ? fread(&h, 1, sizeof h, f) : 0;
+    if (f != NULL) {
+        (void)fclose(f);
+    }
+    if (len < sizeof h.magic || memcmp(h.magic, MAGIC, sizeof h.magic) != 0) {
+        return NQ_CHECKPOINT_ALIEN;
+    }
+    bool same = identity != NULL && len == sizeof h && h.version == VERSION &&
+                h.number_bytes == sizeof(nq_refine_numbers) &&
+                memcmp(h.identity, identity, sizeof h.identity) == 0;
+    return same ? NQ_CHECKPOINT_SAME : NQ_CHECKPOINT_OTHER;
+}
+
+void nq_checkpoint_remove(const char *path) {
+    nq_checkpoint_file what = nq_checkpoint_look(path, NULL);
+    if (what != NQ_CHECKPOINT_NONE && what != NQ_CHECKPOINT_ALIEN) {
+        (void)unlink(path);
+    }
 }
 
 novaq_status nq_checkpoint_write(const char *path, nq_refine_state *s, const char *identity,

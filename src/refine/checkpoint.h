@@ -37,6 +37,17 @@ void nq_refine_state_close(nq_refine_state *s);
 void nq_refine_gather(float *out, const nq_refine_state *s);
 void nq_refine_scatter(nq_refine_state *s, const float *from);
 
+typedef enum nq_checkpoint_file {
+    NQ_CHECKPOINT_NONE,  /* there is no file */
+    NQ_CHECKPOINT_ALIEN, /* it is no checkpoint, or cannot be read */
+    NQ_CHECKPOINT_OTHER, /* of another run, or of another version */
+    NQ_CHECKPOINT_SAME   /* of this identity, if it is not damaged */
+} nq_checkpoint_file;
+/* What is at `path`, by its beginning. identity NULL: none is the same. */
+nq_checkpoint_file nq_checkpoint_look(const char *path, const char *identity);
+/* Removes a checkpoint, whose ever it is; anything else stays. */
+void nq_checkpoint_remove(const char *path);
+
 NOVAQ_CHECK novaq_status nq_checkpoint_write(const char *path, nq_refine_state *s,
                                              const char *identity, novaq_error *err);
 /* *found: whether there was a checkpoint of this identity; if not, s is as it was. */

@@ -35,6 +35,27 @@ typedef struct nq_loss_sums {
 void nq_loss_kl(nq_loss_sums *sums, float *dlogits, const nq_loss_rows *rows, double *scratch,
                 float *scratch_rows, nq_pool *pool);
 
+/* The same where of the teacher's predictions only the k largest are known one by one. */
+typedef struct nq_loss_top {
+    const float *student; /* (n, vocab) */
+    const uint32_t *ids;  /* (n, k) the tokens they are of, none twice in a row, below vocab */
+    float *logs;          /* (n, k) their logarithms at temperature 1, overwritten */
+    const float *rest;    /* (n) sum of what exp(log / temperature) is for all others */
+    float *kept;          /* (n, k) scratch */
+    const int32_t *next;  /* as in nq_loss_rows, as are the following */
+    uint64_t n, k, vocab;
+    float temperature;
+    float weight;
+} nq_loss_top;
+
+/* As nq_loss_kl(), of k + 1 outcomes: all that are not kept count as one,
+ *   sum_kept p log(p / q) + p_r log(p_r / q_r),
+ * at most the divergence of all of them and equal to it where k is vocab. Gradient by a
+ * logit that is not kept: q (1 - p_r / q_r), which leaves alone how the student divides
+ * q_r. */
+void nq_loss_kl_top(nq_loss_sums *sums, float *dlogits, const nq_loss_top *rows, double *scratch,
+                    float *scratch_rows, nq_pool *pool);
+
 /* Sum over rows of 1 - cos(teacher, student), both (n, dim); dstudent += weight times its
  * gradient, unless NULL. Rows of zeros are at distance 0. scratch: (n) doubles. */
 double nq_loss_cosine(float *dstudent, const float *teacher, const float *student, uint64_t n,

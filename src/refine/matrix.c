@@ -65,27 +65,31 @@ static novaq_status check_symbols(const nq_tmatrix *m, novaq_error *err) {
     return st;
 }
 
-static novaq_status open_books(nq_tmatrix *m, uint64_t group_cols, novaq_error *err) {
+static novaq_status open_books(nq_tmatrix *m, uint64_t group_cols, bool frozen, novaq_error *err) {
     cut_groups(m, group_cols);
     uint64_t n = m->groups * nq_tmatrix_book(m);
     NQ_TRY(check_symbols(m, err));
     NQ_TRY(nq_alloc_raw(&m->codebooks, n, sizeof(float), err));
     copy_codebooks(m);
-    return is_whole(m) ? nq_alloc(&m->grad_codebooks, n, sizeof(float), err) : NOVAQ_OK;
+    return is_whole(m) && !frozen ? nq_alloc(&m->grad_codebooks, n, sizeof(float), err) : NOVAQ_OK;
 }
 
-static novaq_status open_rows(nq_tmatrix *m, novaq_error *err) {
+static novaq_status open_gradient(float **out, uint64_t count, bool frozen, novaq_error *err) {
+    return frozen ? NOVAQ_OK : nq_alloc(out, count, sizeof(float), err);
+}
+
+static novaq_status open_rows(nq_tmatrix *m, bool frozen, novaq_error *err) {
     const nq_qmat *q = m->q;
     uint64_t row0 = m->source.row0;
     NQ_TRY(nq_alloc_raw(&m->row_scale, m->rows, sizeof(float), err));
     NQ_TRY(nq_alloc(&m->log_scale, m->rows, sizeof(float), err));
-    NQ_TRY(nq_alloc(&m->grad_log_scale, m->rows, sizeof(float), err));
+    NQ_TRY(open_gradient(&m->grad_log_scale, m->rows, frozen, err));
     for (uint64_t i = 0; i < m->rows; i++) {
         m->row_scale[i] = ldexpf(nq_f16_to_f32(q->row_scale[row0 + i]), q->exponent);
     }
     if (q->row_mean != NULL) {
         NQ_TRY(nq_alloc_raw(&m->row_mean, m->rows, sizeof(float), err));
-        NQ_TRY(nq_alloc(&m->grad_row_mean, m->rows, sizeof(float), err));
+        NQ_TRY(open_gradient(&m->grad_row_mean, m->rows, frozen, err));
         for (uint64_t i = 0; i < m->rows; i++) {
             m->row_mean[i] = nq_f16_to_f32(q->row_mean[row0 + i]);
         }
@@ -93,7 +97,7 @@ static novaq_status open_rows(nq_tmatrix *m, novaq_error *err) {
     return NOVAQ_OK;
 }
 
-static novaq_status open_columns(nq_tmatrix *m, novaq_error *err) {
+static novaq_status open_columns(nq_tmatrix *m, bool frozen, novaq_error *err) {
     const nq_qmat *q = m->q;
     if (q->rotation.block == 0 && q->col_exponent == NULL) {
         return NOVAQ_OK;
@@ -105,13 +109,13 @@ static novaq_status open_columns(nq_tmatrix *m, novaq_error *err) {
     }
     if (q->col_exponent != NULL) {
         NQ_TRY(nq_alloc(&m->col_scale, m->cols, sizeof(float), err));
-        NQ_TRY(nq_alloc(&m->grad_col_scale, m->cols, sizeof(float), err));
+        NQ_TRY(open_gradient(&m->grad_col_scale, m->cols, frozen, err));
     }
     return NOVAQ_OK;
 }
 
 novaq_status nq_tmatrix_open(nq_tmatrix *out, const nq_linear *source, uint64_t group_cols,
-                             novaq_error *err) {
+                             bool frozen, novaq_error *err) {
     *out = (nq_tmatrix){.source = *source, .rows = nq_linear_rows(source), .cols = source->w->cols};
     if (out->cols > INT_MAX || out->rows > INT_MAX) {
         return nq_fail(err, NOVAQ_E_UNSUPPORTED, "%s: too large to train", source->w->name);
@@ -120,12 +124,12 @@ novaq_status nq_tmatrix_open(nq_tmatrix *out, const nq_linear *source, uint64_t 
         return NOVAQ_OK;
     }
     out->q = source->w->q;
-    novaq_status st = nq_tmatrix_coded(out) ? open_books(out, group_cols, err) : NOVAQ_OK;
+    novaq_status st = nq_tmatrix_coded(out) ? open_books(out, group_cols, frozen, err) : NOVAQ_OK;
     if (st == NOVAQ_OK) {
-        st = open_rows(out, err);
+        st = open_rows(out, frozen, err);
     }
     if (st == NOVAQ_OK) {
-        st = open_columns(out, err);
+        st = open_columns(out, frozen, err);
     }
     if (st != NOVAQ_OK) {
         nq_tmatrix_close(out);

@@ -46,9 +46,10 @@ typedef struct nq_tmatrix_work nq_tmatrix_work;
  * have a table for, 32 subvectors (64 where symbols have 3 or 2 bits); each stored group is copied
  * to those it is cut into. 0, or where stored groups cannot be cut like that: as stored. A part of
  * a coded tensor (an expert) shares its codebooks with the others, so they stay as they are: only
- * its rows' scales and means are learnt. The matrix of `source` must outlive *out. */
+ * its rows' scales and means are learnt. frozen: nothing is, and there is no memory for
+ * gradients. The matrix of `source` must outlive *out. */
 NOVAQ_CHECK novaq_status nq_tmatrix_open(nq_tmatrix *out, const nq_linear *source,
-                                         uint64_t group_cols, novaq_error *err);
+                                         uint64_t group_cols, bool frozen, novaq_error *err);
 void nq_tmatrix_close(nq_tmatrix *m);
 /* Parameters of m, at most 4, into list; their number. */
 unsigned nq_tmatrix_params(nq_param *list, nq_tmatrix *m);

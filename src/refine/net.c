@@ -142,7 +142,7 @@ static novaq_status add_matrix(nq_tmatrix **out, nq_net *n, const nq_linear *l, 
         return NOVAQ_OK;
     }
     nq_tmatrix *m = &n->matrices[n->matrix_count];
-    NQ_TRY(nq_tmatrix_open(m, l, n->opt.group_cols, err));
+    NQ_TRY(nq_tmatrix_open(m, l, n->opt.group_cols, n->opt.frozen, err));
     n->matrix_count++;
     *out = m;
     if (!n->opt.frozen) {
@@ -457,7 +457,7 @@ nq_tmatrix *nq_net_matrix(nq_net *n, size_t i) { return &n->matrices[i]; }
 /* ---- memory ------------------------------------------------------------------------------- */
 
 /* What matrix.c keeps of a matrix: floats of its rows, columns and codebooks, and the
- * gradients of these. */
+ * gradients of what is learnt of these. */
 static uint64_t matrix_floats(const nq_linear *l, const nq_net_options *opt) {
     const nq_qmat *q = l->w == NULL || l->dense != NULL ? NULL : l->w->q;
     if (q == NULL) {
@@ -465,7 +465,8 @@ static uint64_t matrix_floats(const nq_linear *l, const nq_net_options *opt) {
     }
     uint64_t groups = opt->group_cols > 0 ? (q->cols + opt->group_cols - 1) / opt->group_cols : 0;
     uint64_t books = larger(groups, q->groups) * nq_scheme_codebook_bytes(&q->scheme);
-    return 5 * nq_linear_rows(l) + 3 * q->cols + 2 * books;
+    uint64_t kept = 3 * nq_linear_rows(l) + 2 * q->cols + books;
+    return kept + (opt->frozen ? 0 : 2 * nq_linear_rows(l) + q->cols + books);
 }
 
 /* What all matrices of the model and their vectors take. */

@@ -68,6 +68,10 @@ typedef struct nq_net_pass {
     nq_hidden_fn hidden; /* or NULL */
     void *hidden_ctx;
     bool gradients; /* adds to those of the parameters */
+    /* Asked before each block, going back too: a status other than OK ends the pass. May be
+     * NULL. */
+    novaq_status (*tick)(void *ctx, novaq_error *err);
+    void *tick_ctx;
 } nq_net_pass;
 
 NOVAQ_CHECK novaq_status nq_net_run(nq_net *net, const nq_net_pass *pass, novaq_error *err);
@@ -78,6 +82,9 @@ NOVAQ_CHECK novaq_status nq_net_run(nq_net *net, const nq_net_pass *pass, novaq_
 const float *nq_net_output(const nq_net *net);
 NOVAQ_CHECK novaq_status nq_net_logits(float *logits, nq_net *net, uint32_t row0, uint32_t n,
                                        novaq_error *err);
+/* The same of rows (n, dim) that were copied from such an output, of whatever pass. */
+NOVAQ_CHECK novaq_status nq_net_head(float *logits, nq_net *net, const float *output, uint32_t n,
+                                     novaq_error *err);
 
 /* ---- one block alone ---------------------------------------------------------------
  * y (rows, dim), which may be x, from x (rows, dim) of whole sequences from position 0; and

@@ -69,12 +69,11 @@ static nq_spans head_spans(const nq_net *n, uint32_t rows) {
     return (nq_spans){rows, 1, n->m->hyper.dim, n->m->hyper.dim};
 }
 
-/* logits (rows, vocab) of the output from row0 on; n->normed is their input. */
-static novaq_status apply_head(float *logits, nq_net *n, uint32_t row0, uint32_t rows,
+/* logits (rows, vocab) of a last block's output (rows, dim); n->normed is their input. */
+static novaq_status apply_head(float *logits, nq_net *n, const float *output, uint32_t rows,
                                novaq_error *err) {
     const nq_hyper *h = &n->m->hyper;
-    nq_net_norm(n, n->normed, n->output + (uint64_t)row0 * h->dim, &n->output_norm,
-                head_spans(n, rows));
+    nq_net_norm(n, n->normed, output, &n->output_norm, head_spans(n, rows));
     NQ_TRY(nq_tmatrix_forward(logits, n->head, n->normed, rows, n->work, err));
     if (h->logit_softcap > 0) {
         nq_net_softcap(n, logits, (uint64_t)rows * h->vocab, (float)h->logit_softcap);
@@ -103,7 +102,7 @@ static novaq_status run_head(nq_net *n, const nq_net_pass *p, novaq_error *err) 
     }
     for (uint32_t row0 = 0; row0 < n->rows; row0 += n->chunk) {
         uint32_t rows = n->rows - row0 < n->chunk ? n->rows - row0 : n->chunk;
-        NQ_TRY(apply_head(n->logits, n, row0, rows, err));
+        NQ_TRY(apply_head(n->logits, n, n->output + (uint64_t)row0 * n->m->hyper.dim, rows, err));
         NQ_TRY(
             p->logits(p->logits_ctx, row0, rows, n->logits, p->gradients ? n->dlogits : NULL, err));
         if (p->gradients) {
@@ -121,19 +120,30 @@ novaq_status nq_net_logits(float *logits, nq_net *n, uint32_t row0, uint32_t cou
         return nq_fail(err, NOVAQ_E_ARG, "logits of rows %u to %u: the last pass had %u", row0,
                        row0 + count, n->output == NULL ? 0 : n->rows);
     }
+    return nq_net_head(logits, n, n->output + (uint64_t)row0 * n->m->hyper.dim, count, err);
+}
+
+novaq_status nq_net_head(float *logits, nq_net *n, const float *output, uint32_t count,
+                         novaq_error *err) {
     for (uint32_t at = 0; at < count; at += n->chunk) {
         uint32_t rows = count - at < n->chunk ? count - at : n->chunk;
-        NQ_TRY(apply_head(logits + (uint64_t)at * n->m->hyper.vocab, n, row0 + at, rows, err));
+        NQ_TRY(apply_head(logits + (uint64_t)at * n->m->hyper.vocab, n,
+                          output + (uint64_t)at * n->m->hyper.dim, rows, err));
     }
     return NOVAQ_OK;
 }
 
 /* ---- a pass ---------------------------------------------------------------------------------- */
 
+static novaq_status ask(const nq_net_pass *p, novaq_error *err) {
+    return p->tick != NULL ? p->tick(p->tick_ctx, err) : NOVAQ_OK;
+}
+
 static novaq_status forward(nq_net *n, const nq_net_pass *p, novaq_error *err) {
     uint32_t blocks = n->m->hyper.blocks;
     NQ_TRY(look_up(n, p->tokens, err));
     for (uint32_t i = 0; i < blocks; i++) {
+        NQ_TRY(ask(p, err));
         nq_net_use_slot(n, p->gradients ? nq_net_slot_of(n, i) : 0);
         NQ_TRY(nq_net_forward_block(stream_at(n, i + 1), n, &n->blocks[i], stream_at(n, i), err));
         if (!p->gradients && p->hidden != NULL) {
@@ -146,6 +156,7 @@ static novaq_status forward(nq_net *n, const nq_net_pass *p, novaq_error *err) {
 
 static novaq_status backward(nq_net *n, const nq_net_pass *p, novaq_error *err) {
     for (uint32_t i = n->m->hyper.blocks; i-- > 0;) {
+        NQ_TRY(ask(p, err));
         if (p->hidden != NULL) {
             NQ_TRY(p->hidden(p->hidden_ctx, i, stream_at(n, i + 1), n->dx, err));
         }

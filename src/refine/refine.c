@@ -6,13 +6,13 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "refine/checkpoint.h"
-#include "refine/loss.h"
 #include "refine/round.h"
 
 #define HELD_OUT_MAX    8
 #define ROLL_BACKS_MAX  6
 #define CHECKPOINT_SECS 60.0
 #define MEAN_KEEPS      0.9F /* of itself, a step */
+#define LATE            0.34 /* share of the rate below which a run may end early */
 
 /* Of a window in the order of an epoch. */
 typedef struct place {
@@ -21,7 +21,9 @@ typedef struct place {
 } place;
 
 typedef struct run {
-    nq_net *student, *teacher;
+    nq_net *student;
+    const nq_teacher_from *from;
+    nq_teacher *teacher;
     const nq_weights *weights;
     const nq_hyper *hyper;
     nq_pool *pool;
@@ -30,19 +32,17 @@ typedef struct run {
     nq_refine_state s;
     nq_refine_result *result;
     uint32_t every;
-    int32_t *batch;      /* (batch, length) tokens of the pass at work */
-    int32_t *next;       /* (batch * length) the tokens that follow; measuring only */
-    uint32_t sequences;  /* of the pass */
-    float *logits;       /* (room, vocab) of the teacher */
-    float *scratch_rows; /* (room, vocab), where no gradients are asked for */
-    double *scratch;     /* (2 * rows) */
-    uint32_t room;       /* rows of logits at once, so far */
-    float *hidden;       /* (blocks, rows, dim) of the teacher; NULL without lambda */
-    nq_loss_sums sums;   /* of the pass */
-    double hidden_sum;   /* of the pass, over tokens and blocks */
-    bool learning;       /* the pass has gradients */
-    uint32_t *order;     /* (train) windows of the epoch at work */
-    uint64_t epoch;      /* of order; UINT64_MAX: none yet */
+    int32_t *batch;     /* (batch, length) tokens of the pass at work */
+    int32_t *next;      /* (batch * length) the tokens that follow; measuring only */
+    uint32_t *windows;  /* (batch) of the pass */
+    uint32_t sequences; /* of the pass */
+    double *scratch;    /* (rows) */
+    float *hidden;      /* (blocks, rows, dim) of the teacher; NULL without lambda */
+    nq_loss_sums sums;  /* of the pass */
+    double hidden_sum;  /* of the pass, over tokens and blocks */
+    bool learning;      /* the pass has gradients */
+    uint32_t *order;    /* (train) windows of the epoch at work */
+    uint64_t epoch;     /* of order; UINT64_MAX: none yet */
     nq_refine_event event;
     double began, written; /* seconds: of this run, of the last checkpoint */
     novaq_error warning;   /* of the last checkpoint, where it could not be written */
@@ -60,21 +60,19 @@ uint32_t nq_refine_held_out(uint32_t sequences) {
     return n < 1 ? 1 : n > HELD_OUT_MAX ? HELD_OUT_MAX : n;
 }
 
-uint64_t nq_refine_bytes(nq_net *student, const nq_hyper *hyper, const nq_refine_data *data,
-                         const nq_refine_options *opt) {
+uint64_t nq_refine_bytes(nq_net *student, const nq_hyper *hyper, const nq_teacher_from *teacher,
+                         const nq_refine_data *data, const nq_refine_options *opt) {
     uint64_t rows = (uint64_t)opt->batch * data->length;
     uint64_t values = 0;
-    uint64_t logits = rows * hyper->vocab;
-    uint64_t least = NQ_NET_CHUNK_ROWS * (uint64_t)hyper->vocab;
-    uint64_t most = NQ_NET_CHUNK_FLOATS > least ? NQ_NET_CHUNK_FLOATS : least;
     for (size_t i = 0; i < nq_net_param_count(student); i++) {
         values += nq_net_param(student, i)->count;
     }
-    logits = logits < most ? logits : most;
     uint64_t hidden = opt->lambda > 0 ? rows * hyper->dim * hyper->blocks : 0;
-    uint64_t floats = NQ_REFINE_STATE_ARRAYS * values + 2 * logits + hidden;
-    return floats * sizeof(float) + 2 * rows * (sizeof(double) + sizeof(int32_t)) +
-           (uint64_t)data->train * (sizeof(uint32_t) + sizeof(place));
+    uint64_t floats = NQ_REFINE_STATE_ARRAYS * values + hidden;
+    return floats * sizeof(float) + rows * (sizeof(double) + 2 * sizeof(int32_t)) +
+           (uint64_t)data->train * (sizeof(uint32_t) + sizeof(place)) +
+           opt->batch * sizeof(uint32_t) +
+           nq_teacher_bytes(teacher, data, hyper->vocab, opt->batch);
 }
 
 static uint64_t pass_rows(const run *r) { return (uint64_t)r->sequences * r->data->length; }
@@ -85,37 +83,20 @@ static novaq_status ask(run *r, bool within, novaq_error *err) {
     return r->opt->fn != NULL ? r->opt->fn(r->opt->ctx, &r->event, within, err) : NOVAQ_OK;
 }
 
-static novaq_status need_rows(run *r, uint32_t n, novaq_error *err) {
-    if (n <= r->room) {
-        return NOVAQ_OK;
-    }
-    nq_free(r->logits);
-    nq_free(r->scratch_rows);
-    r->logits = NULL;
-    r->scratch_rows = NULL;
-    r->room = 0;
-    uint64_t floats = (uint64_t)n * r->hyper->vocab;
-    NQ_TRY(nq_alloc_raw(&r->logits, floats, sizeof(float), err));
-    NQ_TRY(nq_alloc_raw(&r->scratch_rows, floats, sizeof(float), err));
-    r->room = n;
-    return NOVAQ_OK;
-}
+static novaq_status on_tick(void *ctx, novaq_error *err) { return ask(ctx, true, err); }
 
 static novaq_status on_logits(void *ctx, uint32_t row0, uint32_t n, const float *logits,
                               float *dlogits, novaq_error *err) {
     run *r = ctx;
     NQ_TRY(ask(r, true, err));
-    NQ_TRY(need_rows(r, n, err));
-    NQ_TRY(nq_net_logits(r->logits, r->teacher, row0, n, err));
-    nq_loss_rows rows = {.student = logits,
-                         .teacher = r->logits,
-                         .next = r->learning ? NULL : r->next + row0,
-                         .n = n,
-                         .vocab = r->hyper->vocab,
-                         .temperature = r->learning ? r->opt->temperature : 1.0F,
-                         .weight = 1.0F / (float)pass_rows(r)};
-    nq_loss_kl(&r->sums, dlogits, &rows, r->scratch, r->scratch_rows, r->pool);
-    return NOVAQ_OK;
+    nq_teacher_rows rows = {.student = logits,
+                            .row0 = row0,
+                            .n = n,
+                            .next = r->learning ? NULL : r->next + row0,
+                            .plain = !r->learning,
+                            .temperature = r->opt->temperature,
+                            .weight = 1.0F / (float)pass_rows(r)};
+    return nq_teacher_compare(&r->sums, dlogits, r->teacher, &rows, err);
 }
 
 static novaq_status on_teacher(void *ctx, uint32_t block, const float *h, float *dh,
@@ -141,12 +122,16 @@ static novaq_status on_student(void *ctx, uint32_t block, const float *h, float 
 
 /* The windows in r->batch through teacher and student. */
 static novaq_status run_pass(run *r, bool learning, novaq_error *err) {
-    nq_net_pass pass = {
-        .tokens = r->batch, .sequences = r->sequences, .length = r->data->length, .hidden_ctx = r};
+    nq_net_pass pass = {.tokens = r->batch,
+                        .sequences = r->sequences,
+                        .length = r->data->length,
+                        .hidden_ctx = r,
+                        .tick = on_tick,
+                        .tick_ctx = r};
     bool hidden = learning && r->hidden != NULL;
     r->learning = learning;
     pass.hidden = hidden ? on_teacher : NULL;
-    NQ_TRY(nq_net_run(r->teacher, &pass, err));
+    NQ_TRY(nq_teacher_see(r->teacher, &pass, r->windows, err));
     pass.hidden = hidden ? on_student : NULL;
     pass.logits = on_logits;
     pass.logits_ctx = r;
@@ -188,6 +173,7 @@ static void put_window(run *r, uint32_t slot, uint32_t window) {
     uint32_t length = r->data->length;
     const int32_t *from = r->data->tokens + (uint64_t)window * length;
     int32_t *to = r->batch + (uint64_t)slot * length;
+    r->windows[slot] = window;
     memcpy(to, from, length * sizeof *to);
     for (uint32_t i = 0; i < length; i++) {
         r->next[(uint64_t)slot * length + i] = i + 1 < length ? from[i + 1] : -1;
@@ -300,7 +286,9 @@ static novaq_status measure_step(run *r, novaq_error *err) {
     nq_refine_gather(s->keep, s);
     NQ_TRY(measure_rounded(&kl, &nll, r, s->keep, err));
     NQ_TRY(measure_rounded(&mean_kl, &mean_nll, r, s->mean, err));
-    s->n.stale++;
+    /* What large steps blur comes out once they get smaller: no reason to end before. */
+    bool late = nq_adam_schedule(&r->opt->adam, s->adam.step) < LATE;
+    s->n.stale = late ? s->n.stale + 1 : 0;
     choose(s, s->keep, kl, nll);
     choose(s, s->mean, mean_kl, mean_nll);
     bool raw = kl <= mean_kl;
@@ -376,16 +364,15 @@ static void save_point(run *r, bool force) {
     r->written = now();
     r->warning = (novaq_error){0};
     if (nq_checkpoint_write(r->opt->checkpoint, &r->s, r->opt->identity, &r->warning) != NOVAQ_OK) {
-        r->event.warning = r->warning.msg;
-        r->result->checkpoints_failed++;
+        bool first = r->result->checkpoints_failed++ == 0; /* the others are only counted */
+        r->event.warning = first ? r->warning.msg : NULL;
     }
 }
 
 static bool finished(const run *r) {
     const nq_refine_numbers *n = &r->s.n;
     return r->s.adam.step >= r->opt->adam.steps || n->rolled_back >= ROLL_BACKS_MAX ||
-           (n->stale >= r->opt->patience &&
-            (uint64_t)n->stale * r->every >= r->opt->adam.steps / 3);
+           n->stale >= r->opt->patience;
 }
 
 /* One step, and what is due after it. */
@@ -416,9 +403,15 @@ static novaq_status open_run(run *r, novaq_error *err) {
     }
     NQ_TRY(nq_alloc(&r->batch, rows, sizeof *r->batch, err));
     NQ_TRY(nq_alloc(&r->next, rows, sizeof *r->next, err));
-    NQ_TRY(nq_alloc(&r->scratch, 2 * rows, sizeof *r->scratch, err));
+    NQ_TRY(nq_alloc(&r->windows, r->opt->batch, sizeof *r->windows, err));
+    NQ_TRY(nq_alloc(&r->scratch, rows, sizeof *r->scratch, err));
     NQ_TRY(nq_alloc(&r->order, r->data->train, sizeof *r->order, err));
+    NQ_TRY(nq_teacher_open(&r->teacher, r->from, r->data, r->hyper->vocab, r->pool, err));
     if (r->opt->lambda > 0) {
+        if (r->from->predictions != NULL) {
+            return nq_fail(err, NOVAQ_E_ARG,
+                           "the teacher's residual streams are not among its predictions");
+        }
         uint64_t floats = rows * r->hyper->dim * r->hyper->blocks;
         NQ_TRY(nq_alloc_raw(&r->hidden, floats, sizeof(float), err));
     }
@@ -435,8 +428,8 @@ static void close_run(run *r) {
     nq_free(r->scratch);
     nq_free(r->order);
     nq_free(r->hidden);
-    nq_free(r->logits);
-    nq_free(r->scratch_rows);
+    nq_free(r->windows);
+    nq_teacher_close(&r->teacher);
 }
 
 static novaq_status begin(run *r, novaq_error *err) {
@@ -470,7 +463,7 @@ static novaq_status go(run *r, novaq_error *err) {
     return lost ? nq_fail_context(err, st, "without a checkpoint (%s)", r->warning.msg) : st;
 }
 
-/* A tenth of the run, but no more than 25 steps and a sixteenth. */
+/* A tenth of the run, 10 to 25 steps, but no more than a quarter of it. */
 static uint32_t every_of(const nq_refine_options *opt) {
     uint32_t steps = opt->adam.steps;
     if (opt->every > 0) {
@@ -478,17 +471,17 @@ static uint32_t every_of(const nq_refine_options *opt) {
     }
     uint32_t every = steps / 10 < 10 ? 10 : steps / 10;
     every = every > 25 ? 25 : every;
-    every = every > steps / 16 ? steps / 16 : every;
+    every = every > steps / 4 ? steps / 4 : every;
     return every > 0 ? every : 1;
 }
 
 novaq_status nq_refine_run(nq_refine_result *out, nq_net *student, const nq_weights *weights,
-                           nq_net *teacher, const nq_hyper *hyper, nq_pool *pool,
+                           const nq_teacher_from *teacher, const nq_hyper *hyper, nq_pool *pool,
                            const nq_refine_data *data, const nq_refine_options *opt,
                            novaq_error *err) {
     *out = (nq_refine_result){0};
     run r = {.student = student,
-             .teacher = teacher,
+             .from = teacher,
              .weights = weights,
              .hyper = hyper,
              .pool = pool,

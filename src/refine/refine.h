@@ -16,7 +16,7 @@
 
 #include "base/sha256.h"
 #include "refine/adam.h"
-#include "refine/net.h"
+#include "refine/teacher.h"
 
 typedef struct nq_refine_event {
     uint32_t step, steps; /* done, in all */
@@ -44,19 +44,13 @@ typedef struct nq_refine_options {
     float lambda; /* of 1 - cos of residual streams, mean over tokens, sum over blocks */
     uint64_t seed;
     uint32_t every;                   /* steps from one measurement to the next; 0: by steps */
-    uint32_t patience;                /* measurements without a gain that end the run, but not
-                                         before a third of its steps were without one */
+    uint32_t patience;                /* measurements without a gain that end the run, once the
+                                         rate has come down to a third */
     const char *checkpoint;           /* path, or NULL: none */
     char identity[NQ_SHA256_HEX + 1]; /* of everything the result depends on */
     nq_refine_fn fn;
     void *ctx;
 } nq_refine_options;
-
-/* Windows of a text: the first `train` are learnt from, the others measured on. */
-typedef struct nq_refine_data {
-    const int32_t *tokens; /* (sequences, length) */
-    uint32_t sequences, length, train;
-} nq_refine_data;
 
 typedef struct nq_refine_result {
     uint32_t steps, best_step; /* 0: nothing was better than what came in */
@@ -69,14 +63,14 @@ typedef struct nq_refine_result {
 /* Windows held out of so many: a twelfth, 1 to 8. */
 uint32_t nq_refine_held_out(uint32_t sequences);
 /* Bytes a run takes beside the models' and the nets' own, at most. */
-uint64_t nq_refine_bytes(nq_net *student, const nq_hyper *hyper, const nq_refine_data *data,
-                         const nq_refine_options *opt);
+uint64_t nq_refine_bytes(nq_net *student, const nq_hyper *hyper, const nq_teacher_from *teacher,
+                         const nq_refine_data *data, const nq_refine_options *opt);
 
 /* The student's values become the best found, not yet rounded: saving rounds them, and
  * rounding twice is not rounding once. `weights` are the student's artifact;
- * teacher is frozen and has the same vocabulary. The checkpoint stays. */
+ * teacher has the same vocabulary, and with a file lambda is 0. The checkpoint stays. */
 NOVAQ_CHECK novaq_status nq_refine_run(nq_refine_result *out, nq_net *student,
-                                       const nq_weights *weights, nq_net *teacher,
+                                       const nq_weights *weights, const nq_teacher_from *teacher,
                                        const nq_hyper *hyper, nq_pool *pool,
                                        const nq_refine_data *data, const nq_refine_options *opt,
                                        novaq_error *err);

@@ -10,11 +10,11 @@
 #define F16_MAX 65504.0F
 /* Units are at least such a share of their neighbours'. */
 #define LEAST 0.05F
-/* Relative error of a matrix at which rates of learning are as given, about that of two
- * bits; the share of others, at least and at most. */
-#define USUAL_ERROR 0.3
+/* Squared relative error of a matrix at which rates of learning are as given, about that of
+ * two bits; the share of others, at least and at most. */
+#define USUAL_ERROR 0.09
 #define SHARE_LEAST 0.05
-#define SHARE_MOST  2.0
+#define SHARE_MOST  3.0
 
 static const float *group_of(const nq_tmatrix *m, uint32_t group) {
     return m->codebooks + group * nq_scheme_codebook_bytes(&m->q->scheme);
@@ -143,7 +143,7 @@ static float share_of(const nq_tmatrix *m) {
     if (l == NULL || !(l->error.sq_source > 0) || !(l->error.sq_error > 0)) {
         return 1;
     }
-    double share = sqrt(l->error.sq_error / l->error.sq_source) / USUAL_ERROR;
+    double share = l->error.sq_error / l->error.sq_source / USUAL_ERROR;
     return (float)(share < SHARE_LEAST ? SHARE_LEAST : share > SHARE_MOST ? SHARE_MOST : share);
 }
 

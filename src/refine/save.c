@@ -116,14 +116,41 @@ static novaq_status apply_net(edit *e, const nq_refine_save *s, const nq_layer *
     return NOVAQ_OK;
 }
 
+/* ---- new symbols ---------------------------------------------------------------------- */
+
+static void edit_symbols(edit *e, const nq_new_symbols *n) {
+    if (n->symbols != NULL) {
+        e->layer.q.symbols = n->symbols;
+        e->changed = true;
+    }
+}
+
+/* What telemetry says of the symbols that were is no longer true. */
+static void tell_symbols(edit *e, const nq_new_symbols *n) {
+    json_t *subspaces = json_object_get(e->diagnostics, "subspaces");
+    if (n->symbols == NULL || subspaces == NULL) {
+        return;
+    }
+    json_t *entropy = json_array();
+    json_t *used = json_array();
+    for (unsigned f = 0; f < e->layer.q.scheme.fields; f++) {
+        json_array_append_new(entropy, json_real(n->use->entropy[f]));
+        json_array_append_new(used, json_integer((json_int_t)n->use->used[f]));
+    }
+    json_object_set_new(subspaces, "symbol_entropy", entropy);
+    json_object_set_new(subspaces, "symbols_used", used);
+}
+
 /* ---- writing ------------------------------------------------------------------------------ */
 
 static novaq_status write_layer(nq_writer *w, const nq_refine_save *s, const nq_layer *from,
-                                novaq_error *err) {
+                                const nq_new_symbols *symbols, novaq_error *err) {
     edit e = {.layer = *from};
     novaq_status st = s->net != NULL ? apply_net(&e, s, from, err) : NOVAQ_OK;
+    edit_symbols(&e, symbols);
     if (st == NOVAQ_OK && e.changed) {
         st = nq_refine_telemetry(&e.diagnostics, &e.layer, s->source, s->pool, err);
+        tell_symbols(&e, symbols);
         e.layer.diagnostics = e.diagnostics;
     }
     if (st == NOVAQ_OK) {
@@ -142,7 +169,8 @@ static novaq_status write_layers(nq_writer *w, const nq_refine_save *s, const nq
         if (s->progress != NULL && s->progress(s->progress_ctx, &p) != 0) {
             return nq_fail(err, NOVAQ_E_INTERRUPTED, "interrupted");
         }
-        NQ_TRY(write_layer(w, s, l, err));
+        nq_new_symbols symbols = s->symbols != NULL ? s->symbols[i] : (nq_new_symbols){0};
+        NQ_TRY(write_layer(w, s, l, &symbols, err));
     }
     return NOVAQ_OK;
 }

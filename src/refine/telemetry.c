@@ -196,8 +196,11 @@ novaq_status nq_refine_telemetry(json_t **diagnostics, nq_layer *layer, nq_weigh
     m.w = source != NULL ? nq_weights_find(source, layer->name) : NULL;
     if (m.w == NULL || m.w->elements != layer->elements || layer->elements == 0 ||
         (is_coded(layer) && (m.w->cols != layer->q.cols || m.w->rows != layer->q.rows))) {
+        layer->error = (nq_layer_error){.sq_error = 0};
+        layer->error_unknown = true;
         return NOVAQ_OK;
     }
+    layer->error_unknown = false;
     if (layer->scheme.kind == NQ_SCHEME_CODE) {
         m.subs = (layer->q.cols + layer->q.scheme.d - 1) / layer->q.scheme.d;
     }

@@ -11,7 +11,8 @@
 
 /* layer's error becomes that against `source`, and *diagnostics (a new object, or NULL
  * where the layer has none) what it had, brought up to date. Where the source has no
- * such tensor, the error stays, and what is no longer true is left out. */
+ * such tensor, or is not at hand (NULL), the error is unknown from now on, and what is no
+ * longer true is left out. */
 NOVAQ_CHECK novaq_status nq_refine_telemetry(json_t **diagnostics, nq_layer *layer,
                                              nq_weights *source, nq_pool *pool, novaq_error *err);
 

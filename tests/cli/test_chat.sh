@@ -184,6 +184,14 @@ class Terminal:
                 except OSError:
                     check(False, "ended before", mark, "in", self.seen[-500:])
 
+    def more(self, count):
+        """Until so many further bytes are there."""
+        deadline, start = time.monotonic() + 60, len(self.seen)
+        while len(self.seen) < start + count:
+            check(time.monotonic() < deadline, "silent after", self.seen[-500:])
+            if select.select([self.master], [], [], 0.05)[0]:
+                self.seen += os.read(self.master, 65536)
+
     def send(self, data):
         os.write(self.master, data)
 
@@ -225,7 +233,8 @@ check(t.end() == 130, "two Ctrl-C at the prompt")
 t = Terminal("-n", "1000000", "--quiet", "--ctx", "200000", model="endless")
 t.until(b"> ")
 t.send(b"ab\n")
-time.sleep(0.5)
+t.until(b"ab\r\n")
+t.more(20) # it answers: before that, Ctrl-C would take back what was typed
 t.send(b"\x03")
 t.until(b"\n> ")
 t.send(b"/save stopped.json\n")

@@ -63,6 +63,28 @@ ablate --variants no-rotation --target-bits 2 --seed 7 --json |
 r = json.load(sys.stdin)
 assert [x["variant"] for x in r["rows"]] == ["source", "full", "no-rotation"], r
 assert r["seed"] == 7 and r["scheme"] == "planned", r'
+# The row without distillation: the same artifact before it was refined, and nobody else is.
+seq -f 'line %.0f of another text' 300 >other.txt
+"$novaq" eval "$model/a.gguf" --ablation -f "$model/text.txt" -c 16 -q --calibration other.txt \
+    --refine=4 --variants paper >output
+for row in source full no-distillation paper; do
+    grep -q "^$row  *[0-9]" output || fail "no row $row: $(cat output)"
+done
+grep -q '^full .* nothing$' output && grep -q '^no-distillation .* not refined$' output &&
+    grep -q '^paper .*, not refined$' output || fail "what is refined: $(cat output)"
+[ "$(tail -n 1 output | cut -d' ' -f1-4)" = 'Only "full" is refined' ] || fail "$(cat output)"
+"$novaq" eval "$model/a.gguf" --ablation -f "$model/text.txt" -c 16 -q --calibration other.txt \
+    --refine=4 --variants full --json |
+    python3 -c 'import json, sys
+r = json.load(sys.stdin)
+full, before = r["rows"][1:]
+assert full["variant"] == "full" and full["refined"] is True, full
+assert before["variant"] == "no-distillation" and before["refined"] is False, before
+assert full["mean_kld"] != before["mean_kld"] and r["refinement"]["steps"] == 4, r'
+ablate --variants full >output
+if grep -q refined output; then fail "nothing was refined: $(cat output)"; fi
+
+refuses 2 '--refine is for --ablation' m -f t --refine=3
 refuses 2 'no text' m --ablation
 refuses 2 'leave --against out' m --ablation -f t --against s
 refuses 2 'leave --kl-divergence-base out' m --ablation -f t --kl-divergence-base f

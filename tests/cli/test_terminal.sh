@@ -100,7 +100,8 @@ other = [*slow, "--output", "anew", "--seed", "7"]
 status, seen, out = on_terminal(other)
 check(status == 0, "begun anew:", status, seen[-300:])
 check(seen.count(b"started afresh") == 1, "not said once:", seen)
-check(seen.index(b"started afresh") < seen.index(b" 50%"), "said late:", seen)
+half = re.search(rb" ([5-9]\d|100)%", seen) # a busy machine does not show every share
+check(half and seen.index(b"started afresh") < half.start(), "said late:", seen)
 
 small = ["compress", "--input", "small.safetensors", "--scheme", "k16d2l2", "--calibration", "none",
          "--output"]

@@ -201,7 +201,7 @@ printf '#!/bin/sh\nexec sleep 20\n' >slow/gnuplot
 chmod +x slow/gnuplot
 PATH="$PWD/slow:$PATH" "$novaq" stats novaq_compressed.bin --plot slow.png >drawn 2>message &
 drawing=$!
-for _ in $(seq 100); do
+for _ in $(seq 1200); do
     compgen -G 'slow.png.*' >/dev/null && break
     sleep 0.05
 done
@@ -282,6 +282,7 @@ offers --target-size novaq local --target-s
 offers --max-memory novaq hf --max
 offers --revision novaq hf --rev
 offers --plot novaq stats --p
+offers --plot novaq refine --p
 offers gguf novaq export m --to g
 offers zsh novaq completion z
 touch some-model.gguf

@@ -54,25 +54,33 @@ class Registry:
 
     def __init__(self, root, port=0):
         self.root = Path(root).resolve()
-        self.port = port or free_port()
-        self.host = f"127.0.0.1:{self.port}"
+        for _ in range(5):  # somebody else may take a free port first
+            self.port = port or free_port()
+            self.host = f"127.0.0.1:{self.port}"
+            if self.start():
+                return
+            if port:
+                break
+        raise RuntimeError("docker-registry does not start: " + (self.root / "log").read_text())
+
+    def start(self):
         config = self.root / "config.yml"
         self.root.mkdir(parents=True, exist_ok=True)
         config.write_text(CONFIG.format(root=self.root / "data", port=self.port))
         self.log = open(self.root / "log", "wb")
         self.process = subprocess.Popen([program(), "serve", config], stdout=self.log,
                                         stderr=self.log, env={**os.environ, "OTEL_TRACES_EXPORTER": "none"})
-        for _ in range(200):
-            try:
-                if self.request("GET", "/v2/")[0] == 200:
-                    return
-            except OSError:
-                pass
+        for _ in range(1200):
+            time.sleep(0.05)
             if self.process.poll() is not None:
                 break
-            time.sleep(0.05)
+            try:
+                if self.request("GET", "/v2/")[0] == 200 and self.process.poll() is None:
+                    return True
+            except OSError:
+                pass
         self.stop()
-        raise RuntimeError("docker-registry does not start: " + (self.root / "log").read_text())
+        return False
 
     def stop(self):
         if self.process.poll() is None:

@@ -1,6 +1,7 @@
 /* test_ablation.c - the ablation of a tiny model: which rows there are, that they
  * are what compress and eval give, and that nothing stays behind.
  * Threads: test_calibrated runs the same loops under TSan, and these take long there. */
+#include "base/buf.h"
 #include "model_util.h"
 
 static novaq_ablation_options options(const novaq_compress_options *c, const char *folder) {
@@ -96,6 +97,8 @@ static void test_all_rows(void **state) {
     check_rows(got, names);
     assert_int_equal(entries(dir), 0);
     assert_null(json_object_get(row_of(got, "source"), "mean_kld"));
+    assert_null(json_object_get(row_of(got, "full"), "refined"));
+    assert_null(json_object_get(got, "refinement"));
     assert_near(number(row_of(got, "source"), "bits_per_weight_linear"), 16, 0, "source");
     /* The rate is the same but for what a variant stores besides symbols. */
     for (size_t i = 1; names[i] != NULL; i++) {
@@ -154,6 +157,97 @@ static void test_full_row(void **state) {
     remove_dir(dir);
     nq_free(base);
     nq_free(path);
+    nq_free(dir);
+}
+
+/* What eval says of an artifact on the text of the table. */
+static void check_measured(const json_t *row, const char *artifact, const char *base) {
+    static const char *const keys[] = {"perplexity", "mean_kld", "kld_99", "same_top"};
+    char *report = NULL;
+    json_t *want = NULL;
+    novaq_eval_options e = NOVAQ_EVAL_OPTIONS_INIT;
+    e.model = artifact;
+    e.kl_base = base;
+    e.kl_divergence = 1;
+    assert_int_equal(novaq_eval(&report, &e, NULL), NOVAQ_OK);
+    assert_int_equal(nq_json_parse_object(&want, "report", report, strlen(report), NULL), NOVAQ_OK);
+    novaq_free(report);
+    for (size_t i = 0; i < 4; i++) {
+        assert_near(number(row, keys[i]), number(want, keys[i]), 0, keys[i]);
+    }
+    json_decref(want);
+    assert_int_equal(novaq_stats(&report, artifact, NULL), NOVAQ_OK);
+    assert_int_equal(nq_json_parse_object(&want, "report", report, strlen(report), NULL), NOVAQ_OK);
+    novaq_free(report);
+    assert_near(number(row, "bytes"), number(want, "bytes"), 0, artifact);
+    assert_near(number(row, "bits_per_weight_linear"), number(want, "bits_per_weight_linear"), 0,
+                artifact);
+    json_decref(want);
+}
+
+static void write_text(const char *path) {
+    nq_buf b = nq_buf_init(1 << 20);
+    for (unsigned i = 0; i < 200; i++) {
+        assert_int_equal(nq_buf_printf(&b, NULL, "line %u of a text, %u times.\n", i, i * 7 % 31),
+                         NOVAQ_OK);
+    }
+    assert_int_equal(nq_write_file(path, b.data, b.len, NULL), NOVAQ_OK);
+    nq_buf_free(&b);
+}
+
+/* The refined row is what compress with refine gives, the one below it what compress gives
+ * without; all others are not refined and say so. */
+static void test_refined(void **state) {
+    static const char *const names[] = {"source", "full", "no-distillation", "no-rotation", NULL};
+    (void)state;
+    char *dir = scratch_dir();
+    char *base = NULL;
+    char *path = NULL;
+    char *text = NULL;
+    assert_int_equal(nq_path_join(&base, dir, "base.kld", NULL), NOVAQ_OK);
+    assert_int_equal(nq_path_join(&path, dir, "a.novaq", NULL), NOVAQ_OK);
+    assert_int_equal(nq_path_join(&text, dir, "other.txt", NULL), NOVAQ_OK);
+    write_text(text);
+    novaq_compress_options c = k16();
+    c.calibration = text;
+    c.calibration_tokens = 2048;
+    c.threads = 2;
+    c.refine = 1;
+    c.refine_steps = 6;
+    novaq_ablation_options o = options(&c, dir);
+    o.variants = "no-rotation";
+    json_t *got = ablate(&o);
+    check_rows(got, names);
+    assert_int_equal(entries(dir), 1); /* the text */
+    assert_null(json_object_get(row_of(got, "source"), "refined"));
+    assert_true(json_is_true(json_object_get(row_of(got, "full"), "refined")));
+    assert_true(json_is_false(json_object_get(row_of(got, "no-distillation"), "refined")));
+    assert_true(json_is_false(json_object_get(row_of(got, "no-rotation"), "refined")));
+    assert_non_null(strstr(
+        json_string_value(json_object_get(row_of(got, "no-rotation"), "changed")), "not refined"));
+    assert_int_equal(number(json_object_get(got, "refinement"), "steps"), 6);
+    assert_true(number(json_object_get(got, "refinement"), "best_step") > 0);
+    novaq_eval_options e = NOVAQ_EVAL_OPTIONS_INIT;
+    e.model = TINY("a.gguf");
+    e.text_file = TINY("text.txt");
+    e.n_ctx = 16;
+    e.kl_base = base;
+    assert_int_equal(novaq_eval(NULL, &e, NULL), NOVAQ_OK);
+    c.input = TINY("a.gguf");
+    c.output = path;
+    c.single_file = 1;
+    assert_int_equal(novaq_compress(NULL, &c, NULL), NOVAQ_OK);
+    check_measured(row_of(got, "full"), path, base);
+    c.refine = 0;
+    assert_int_equal(novaq_compress(NULL, &c, NULL), NOVAQ_OK);
+    check_measured(row_of(got, "no-distillation"), path, base);
+    assert_true(number(row_of(got, "full"), "mean_kld") !=
+                number(row_of(got, "no-distillation"), "mean_kld"));
+    json_decref(got);
+    remove_dir(dir);
+    nq_free(base);
+    nq_free(path);
+    nq_free(text);
     nq_free(dir);
 }
 
@@ -310,6 +404,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_all_rows),
         cmocka_unit_test(test_full_row),
+        cmocka_unit_test(test_refined),
         cmocka_unit_test(test_rows_that_do_not_apply),
         cmocka_unit_test(test_pieces_of_a_rotation),
         cmocka_unit_test(test_planned),

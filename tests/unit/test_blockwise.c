@@ -8,6 +8,7 @@
 #include <math.h>
 #include <sys/wait.h>
 
+#include "artifact/artifact.h"
 #include "novaq.h"
 #include "refine/blockwise.h"
 
@@ -486,8 +487,50 @@ static char *made(compression *c, size_t *len) {
     return data;
 }
 
-/* Of every architecture, experts (whose blocks stay) too: readable, the same for any
- * number of threads, not what comes without. */
+/* Whether the pieces of every layer are the same; what manifests say is not looked at. */
+static bool same_layers(const char *one, const char *two) {
+    nq_artifact *a = NULL;
+    nq_artifact *b = NULL;
+    bool same = true;
+    assert_int_equal(nq_artifact_open(&a, one, NULL), NOVAQ_OK);
+    assert_int_equal(nq_artifact_open(&b, two, NULL), NOVAQ_OK);
+    assert_int_equal(nq_artifact_count(a), nq_artifact_count(b));
+    for (size_t i = 0; i < nq_artifact_count(a); i++) {
+        const nq_qmat *x = &nq_artifact_at(a, i)->q;
+        const nq_qmat *y = &nq_artifact_at(b, i)->q;
+        if (nq_artifact_at(a, i)->scheme.kind != NQ_SCHEME_CODE) {
+            continue;
+        }
+        same = same && memcmp(x->row_scale, y->row_scale, x->rows * 2) == 0 &&
+               memcmp(x->codebooks, y->codebooks, nq_scheme_codebook_bytes(&x->scheme)) == 0 &&
+               memcmp(x->symbols, y->symbols, nq_qmat_symbol_bytes(x)) == 0;
+    }
+    nq_artifact_close(&a);
+    nq_artifact_close(&b);
+    return same;
+}
+
+static bool warns(compression *c, const char *says) {
+    json_t *report = compress(c);
+    char *text = NULL;
+    assert_int_equal(nq_json_dump(&text, json_object_get(report, "warnings"), 0, NULL), NOVAQ_OK);
+    bool found = strstr(text, says) != NULL;
+    nq_free(text);
+    json_decref(report);
+    return found;
+}
+
+static bool records_blocks(const char *path) {
+    nq_artifact *a = NULL;
+    assert_int_equal(nq_artifact_open(&a, path, NULL), NOVAQ_OK);
+    const json_t *q = json_object_get(nq_artifact_manifest(a), "quantization");
+    bool told = json_object_get(json_object_get(q, "config"), "refine_blocks") != NULL;
+    nq_artifact_close(&a);
+    return told;
+}
+
+/* Of every architecture: readable, the same for any number of threads, not what comes
+ * without; but for experts, whose blocks stay, which is said. */
 static void test_compress(void **state) {
     static const char *const sources[] = {ARCH("llama-hf"), ARCH("gemma2-hf"), ARCH("mixtral-hf")};
     (void)state;
@@ -502,7 +545,18 @@ static void test_compress(void **state) {
         }
         assert_int_equal(len[0], len[1]);
         assert_memory_equal(data[0], data[1], len[0]);
-        assert_true(len[0] != len[2] || memcmp(data[0], data[2], len[0]) != 0);
+        bool experts = i == 2;
+        char *with = NULL;
+        char *without = c.output;
+        assert_int_equal(nq_path_join(&with, c.dir, "with.bin", NULL), NOVAQ_OK);
+        c.output = with;
+        c.o.output = with;
+        c.o.refine_blocks = STEPS;
+        assert_true(warns(&c, "have experts") == experts);
+        assert_true(same_layers(with, without) == experts);
+        assert_true(records_blocks(with) == !experts);
+        c.output = without;
+        nq_free(with);
         for (unsigned k = 0; k < 3; k++) {
             nq_free(data[k]);
         }

@@ -215,7 +215,7 @@ static void check_fault(const fault *f, const outcome *o) {
     if (asked != f->requests) {
         fail_msg("%s: %u requests instead of %u", f->path, asked, f->requests);
     }
-    if (o->took > 30) {
+    if (o->took > 100) { /* 2 to 10 on an idle machine */
         fail_msg("%s: took %.1f s", f->path, o->took);
     }
 }

@@ -120,6 +120,158 @@ static void test_kl_same(void **state) {
     nq_pool_close(&pool);
 }
 
+/* ---- of the largest alone ---------------------------------------------------------- */
+
+#define KEPT 6
+
+/* Row r of t: ids (k) of every so many tokens, logarithms of their probabilities, and the
+ * sum of exp(logarithm / temperature) of all others. */
+static float keep(uint32_t *ids, float *logs, const float *t, uint64_t k, double temperature) {
+    bool kept[VOCAB] = {false};
+    double z = 0;
+    double rest = 0;
+    for (uint64_t i = 0; i < VOCAB; i++) {
+        z += exp((double)t[i]);
+    }
+    for (uint64_t i = 0; i < k; i++) {
+        ids[i] = (uint32_t)(i * VOCAB / k);
+        logs[i] = (float)((double)t[ids[i]] - log(z));
+        kept[ids[i]] = true;
+    }
+    for (uint64_t i = 0; i < VOCAB; i++) {
+        rest += kept[i] ? 0 : exp(((double)t[i] - log(z)) / temperature);
+    }
+    return (float)rest;
+}
+
+static nq_loss_sums kl_top(float *gradient, const float *teacher, const float *student,
+                           const int32_t *next, uint64_t k, float temperature, nq_pool *pool) {
+    uint32_t ids[ROWS * VOCAB];
+    float logs[ROWS * VOCAB];
+    float kept[ROWS * VOCAB];
+    float rest[ROWS];
+    float scratch_rows[ROWS * VOCAB];
+    double scratch[2 * ROWS];
+    for (uint64_t r = 0; r < ROWS; r++) {
+        rest[r] = keep(ids + r * k, logs + r * k, teacher + r * VOCAB, k, (double)temperature);
+    }
+    nq_loss_top rows = {.student = student,
+                        .ids = ids,
+                        .logs = logs,
+                        .rest = rest,
+                        .kept = kept,
+                        .next = next,
+                        .n = ROWS,
+                        .k = k,
+                        .vocab = VOCAB,
+                        .temperature = temperature,
+                        .weight = 0.5F};
+    nq_loss_sums sums = {0};
+    nq_loss_kl_top(&sums, gradient, &rows, scratch, scratch_rows, pool);
+    return sums;
+}
+
+/* The same by the letter: k + 1 outcomes. */
+static double plain_top(const float *t, const float *s, uint64_t k, double temperature) {
+    double zt = 0;
+    double zs = 0;
+    double rest[2] = {1, 1};
+    double sum = 0;
+    for (uint64_t i = 0; i < VOCAB; i++) {
+        zt += exp((double)t[i] / temperature);
+        zs += exp((double)s[i] / temperature);
+    }
+    for (uint64_t i = 0; i < k; i++) {
+        uint64_t id = i * VOCAB / k;
+        double p = exp((double)t[id] / temperature) / zt;
+        double q = exp((double)s[id] / temperature) / zs;
+        sum += p * log(p / q);
+        rest[0] -= p;
+        rest[1] -= q;
+    }
+    sum += rest[0] * log(rest[0] / rest[1]);
+    return sum * temperature * temperature;
+}
+
+static void test_kl_top(void **state) {
+    (void)state;
+    float t[ROWS * VOCAB];
+    float s[ROWS * VOCAB];
+    float g[ROWS * VOCAB];
+    int32_t next[ROWS] = {3, 36, -1, 0, 12};
+    fill(t, ROWS * VOCAB, 1);
+    fill(s, ROWS * VOCAB, 2);
+    for (float temperature = 0.5F; temperature < 3; temperature *= 2) {
+        nq_loss_sums sums = kl_top(g, t, s, next, KEPT, temperature, NULL);
+        nq_loss_sums all = kl(NULL, t, s, next, temperature, NULL);
+        double want = 0;
+        for (uint64_t r = 0; r < ROWS; r++) {
+            want += plain_top(t + r * VOCAB, s + r * VOCAB, KEPT, (double)temperature);
+        }
+        assert_true(fabs(sums.kl - want) < 1e-5 * want);
+        assert_true(sums.kl < all.kl);
+        assert_true(sums.nll == all.nll);
+        assert_int_equal(sums.rows, ROWS);
+        assert_int_equal(sums.scored, ROWS - 1);
+        for (uint64_t i = 0; i < ROWS * VOCAB; i++) {
+            const float *row = s + i / VOCAB * VOCAB;
+            float middle = s[i];
+            double side[2];
+            for (int k = 0; k < 2; k++) {
+                s[i] = middle + (k == 0 ? -0.01F : 0.01F);
+                side[k] = plain_top(t + i / VOCAB * VOCAB, row, KEPT, (double)temperature);
+            }
+            s[i] = middle;
+            assert_true(fabs((side[1] - side[0]) / 0.02 * 0.5 - (double)g[i]) < 1e-4);
+        }
+    }
+}
+
+/* All of them kept: the whole divergence and its gradient. More threads: the same bits. */
+static void test_kl_top_all(void **state) {
+    (void)state;
+    float t[ROWS * VOCAB];
+    float s[ROWS * VOCAB];
+    float g[2][ROWS * VOCAB];
+    nq_pool *pool = NULL;
+    fill(t, ROWS * VOCAB, 1);
+    fill(s, ROWS * VOCAB, 2);
+    nq_loss_sums top = kl_top(g[0], t, s, NULL, VOCAB, 2, NULL);
+    nq_loss_sums all = kl(g[1], t, s, NULL, 2, NULL);
+    assert_true(fabs(top.kl - all.kl) < 1e-5 * all.kl);
+    for (uint64_t i = 0; i < ROWS * VOCAB; i++) {
+        assert_true(fabsf(g[0][i] - g[1][i]) < 1e-6F);
+    }
+    assert_int_equal(nq_pool_open(&pool, 3, NULL), NOVAQ_OK);
+    top = kl_top(g[0], t, s, NULL, KEPT, 2, NULL);
+    assert_true(kl_top(NULL, t, s, NULL, KEPT, 2, pool).kl == top.kl);
+    assert_true(kl_top(g[1], t, s, NULL, KEPT, 2, pool).kl == top.kl);
+    assert_memory_equal(g[0], g[1], sizeof g[0]);
+    nq_pool_close(&pool);
+}
+
+/* What teacher (side 0), student (1) or both (2) hold for impossible: numbers all the same. */
+static void test_kl_top_extremes(void **state) {
+    (void)state;
+    float t[ROWS * VOCAB];
+    float s[ROWS * VOCAB];
+    float g[ROWS * VOCAB];
+    for (unsigned side = 0; side < 3; side++) {
+        fill(t, ROWS * VOCAB, 1);
+        fill(s, ROWS * VOCAB, 2);
+        for (uint64_t i = 0; i < ROWS * VOCAB; i += VOCAB) {
+            t[i] += side == 1 ? 0 : 300;
+            s[i] += side == 0 ? 0 : 300;
+        }
+        double sum = kl_top(g, t, s, NULL, KEPT, 1, NULL).kl;
+        assert_true(isfinite(sum) && sum > -1e-4);
+        assert_true(side == 2 ? sum < 1e-4 : sum > ROWS);
+        for (uint64_t i = 0; i < ROWS * VOCAB; i++) {
+            assert_true(isfinite(g[i]));
+        }
+    }
+}
+
 static void test_cosine(void **state) {
     (void)state;
     float t[ROWS * VOCAB];
@@ -246,13 +398,23 @@ static void test_adam_clips(void **state) {
         assert_true(nq_adam_step(&b.adam));
     }
     double usual = b.adam.usual;
+    float before[N];
+    double moments = 0;
     (void)slopes(&b);
     for (unsigned i = 0; i < N; i++) {
         b.grad[0][i] *= 1000;
+        before[i] = b.adam.moment[0][i];
     }
     assert_true(nq_adam_step(&b.adam));
     assert_true(b.adam.norm > 100 * usual);
     assert_true(b.adam.usual < 2 * usual);
+    /* What the moments took in is as long as four usual ones at most. */
+    for (unsigned i = 0; i < N; i++) {
+        double in = ((double)b.adam.moment[0][i] - o.beta1 * (double)before[i]) / (1 - o.beta1);
+        moments += in * in;
+    }
+    assert_true(sqrt(moments) <= 1.001 * o.clip * usual);
+    assert_true(sqrt(moments) > 0.1 * usual);
     nq_adam_close(&b.adam);
 }
 
@@ -271,10 +433,17 @@ static void test_schedule(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kl),         cmocka_unit_test(test_kl_same),
-        cmocka_unit_test(test_cosine),     cmocka_unit_test(test_square),
-        cmocka_unit_test(test_adam),       cmocka_unit_test(test_adam_refuses),
-        cmocka_unit_test(test_adam_clips), cmocka_unit_test(test_schedule),
+        cmocka_unit_test(test_kl),
+        cmocka_unit_test(test_kl_same),
+        cmocka_unit_test(test_kl_top),
+        cmocka_unit_test(test_kl_top_all),
+        cmocka_unit_test(test_kl_top_extremes),
+        cmocka_unit_test(test_cosine),
+        cmocka_unit_test(test_square),
+        cmocka_unit_test(test_adam),
+        cmocka_unit_test(test_adam_refuses),
+        cmocka_unit_test(test_adam_clips),
+        cmocka_unit_test(test_schedule),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -154,7 +154,7 @@ static fixture *open_fixture(const kind *k, unsigned threads, uint64_t elements)
         l.dense = f->plain;
     }
     novaq_error err = {0};
-    assert_int_equal(nq_tmatrix_open(&f->m, &l, k->train_cols, &err), NOVAQ_OK);
+    assert_int_equal(nq_tmatrix_open(&f->m, &l, k->train_cols, false, &err), NOVAQ_OK);
     assert_int_equal(nq_pool_open(&f->pool, threads, &err), NOVAQ_OK);
     assert_int_equal(nq_tmatrix_work_open(&f->work, f->pool, elements, ROWS, k->cols, TOKENS, &err),
                      NOVAQ_OK);
@@ -370,7 +370,7 @@ static void test_part(void **state) {
     fixture *f = open_fixture(&kinds[0], 2, 1 << 20);
     nq_linear l = {.w = &f->weight, .row0 = 40, .rows = 35};
     nq_tmatrix part;
-    assert_int_equal(nq_tmatrix_open(&part, &l, 16, NULL), NOVAQ_OK);
+    assert_int_equal(nq_tmatrix_open(&part, &l, 16, false, NULL), NOVAQ_OK);
     nq_param list[4];
     assert_int_equal(nq_tmatrix_params(list, &part), 1);
     assert_int_equal(list[0].kind, NQ_PARAM_LOG_SCALE);
@@ -391,6 +391,26 @@ static void test_part(void **state) {
     close_fixture(f);
 }
 
+/* A frozen matrix is the same, without memory for gradients. */
+static void test_frozen(void **state) {
+    (void)state;
+    fixture *f = open_fixture(&kinds[0], 2, 1 << 20);
+    nq_linear l = {.w = &f->weight};
+    nq_tmatrix frozen;
+    nq_param list[4];
+    float *y = take(TOKENS * ROWS, sizeof *y);
+    assert_int_equal(nq_tmatrix_open(&frozen, &l, kinds[0].train_cols, true, NULL), NOVAQ_OK);
+    assert_null(frozen.grad_codebooks);
+    assert_null(frozen.grad_log_scale);
+    assert_int_equal(nq_tmatrix_params(list, &frozen), 0);
+    forward(f);
+    assert_int_equal(nq_tmatrix_forward(y, &frozen, f->x, TOKENS, f->work, NULL), NOVAQ_OK);
+    assert_memory_equal(y, f->y, TOKENS * ROWS * sizeof *y);
+    nq_free(y);
+    nq_tmatrix_close(&frozen);
+    close_fixture(f);
+}
+
 static void test_refusals(void **state) {
     (void)state;
     fixture *f = open_fixture(&kinds[0], 1, 1);
@@ -406,7 +426,7 @@ static void test_refusals(void **state) {
     memset(f->symbols, 0xff, nq_qmat_symbol_bytes(&f->q));
     nq_linear l = {.w = &f->weight};
     nq_tmatrix m;
-    assert_int_equal(nq_tmatrix_open(&m, &l, 0, &err), NOVAQ_E_FORMAT);
+    assert_int_equal(nq_tmatrix_open(&m, &l, 0, false, &err), NOVAQ_E_FORMAT);
     close_fixture(f);
 }
 
@@ -553,11 +573,11 @@ static void test_halves(void **state) {
 int main(void) {
     openblas_set_num_threads(1);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_forward), cmocka_unit_test(test_gradients),
-        cmocka_unit_test(test_adds),    cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_part),    cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_gemm),    cmocka_unit_test(test_halves_threads),
-        cmocka_unit_test(test_halves),
+        cmocka_unit_test(test_forward),        cmocka_unit_test(test_gradients),
+        cmocka_unit_test(test_adds),           cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_part),           cmocka_unit_test(test_frozen),
+        cmocka_unit_test(test_refusals),       cmocka_unit_test(test_gemm),
+        cmocka_unit_test(test_halves_threads), cmocka_unit_test(test_halves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
