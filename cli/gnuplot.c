@@ -99,7 +99,7 @@ static int put_picture(const gnuplot_picture *p, FILE *script, FILE *messages) {
     struct stat st;
     interrupt_watch(); /* Ctrl-C must not leave it behind */
     int code = open_fresh(&fresh, &fd, p->path);
-    if (code != EXIT_OK) {
+    if (code != EXIT_OK || fresh == NULL) {
         return code;
     }
     mode_t mask = umask(0);
