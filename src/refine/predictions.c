@@ -47,7 +47,7 @@ void nq_predictions_header(uint8_t head[NQ_PREDICTIONS_HEAD], const nq_predictio
                               0,
                               (uint32_t)(bytes & UINT32_MAX),
                               (uint32_t)(bytes >> 32)};
-    memcpy(head, NQ_PREDICTIONS_MAGIC, 8);
+    memcpy(head, NQ_PREDICTIONS_MAGIC, sizeof NQ_PREDICTIONS_MAGIC - 1);
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
         nq_put_u32(head + 8 + 4 * i, words[i]);
     }
