@@ -1,5 +1,6 @@
 /* progress.c - see progress.h. */
 #include "progress.h"
+#include "base/clock.h"
 
 #include <math.h>
 #include <signal.h>
@@ -7,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <time.h>
 #include <unistd.h>
 
 #define BAR_CELLS    24
@@ -41,12 +41,6 @@ bool interrupt_seen(void) { return interrupted != 0; }
 void interrupt_answered(void) { interrupted = 0; }
 
 /* ---- the line ------------------------------------------------------------ */
-
-static double now(void) {
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 /* "12.3 MB" for bytes, "123 tokens" for anything else. */
 static void format_amount(char *buf, size_t size, double amount, const char *unit) {
@@ -172,7 +166,7 @@ void progress_begin(progress *p, bool quiet) {
     if (!quiet) {
         p->mode = isatty(STDERR_FILENO) && !dumb ? PROGRESS_BAR : PROGRESS_LINES;
     }
-    p->drawn = now();
+    p->drawn = nq_seconds();
     interrupt_watch();
 }
 
@@ -215,7 +209,7 @@ int progress_callback(void *ctx, const novaq_progress *r) {
     if (p->mode == PROGRESS_OFF) {
         return 0;
     }
-    double t = now();
+    double t = nq_seconds();
     if (strncmp(p->phase, r->phase, sizeof p->phase - 1) != 0) {
         (void)snprintf(p->phase, sizeof p->phase, "%s", r->phase);
         p->started = t;

@@ -7,10 +7,10 @@
  */
 #include <math.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "base/cpu.h"
 #include "base/mem.h"
 #include "compress/job.h"
@@ -56,12 +56,6 @@ typedef struct refinement {
     uint64_t memory; /* bytes beside the models, at most */
     double began;    /* seconds */
 } refinement;
-
-static double seconds(void) {
-    struct timespec t = {0};
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* ---- options -------------------------------------------------------------------------- */
 
@@ -592,7 +586,7 @@ static void complete_record(json_t *record, const refinement *r, json_t *summary
     if (note != NULL) {
         json_array_append(warnings, note);
     }
-    json_object_set_new(record, "seconds", json_real(seconds() - r->began));
+    json_object_set_new(record, "seconds", json_real(nq_seconds() - r->began));
     if (r->result.checkpoints_failed > 0) {
         json_array_append_new(warnings, json_sprintf("%s: %u checkpoints could not be written",
                                                      r->checkpoint, r->result.checkpoints_failed));
@@ -717,7 +711,7 @@ novaq_status nq_refine_for(char **report, const novaq_refine_options *opt,
         *report = NULL;
     }
     NQ_TRY(check_options(opt, err));
-    refinement r = {.opt = opt, .maker = maker, .warnings = json_array(), .began = seconds()};
+    refinement r = {.opt = opt, .maker = maker, .warnings = json_array(), .began = nq_seconds()};
     novaq_status st = opt->rounds > 1 ? refine_rounds(report, &r, err) : refine(report, &r, err);
     close_round(&r);
     nq_calibration_close(&r.text);

@@ -7,8 +7,8 @@
  * Refuses: whole models, see bench_run.c.
  */
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/cpu.h"
 #include "base/half.h"
 #include "base/json.h"
@@ -56,12 +56,6 @@ typedef struct bench {
     double share_2bit; /* of the 4096 x 4096 shape, two levels, best variant */
 } bench;
 
-static double seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static unsigned variants(const nq_gemv_kern *out[NQ_CPU_LEVELS]) {
     unsigned levels[NQ_CPU_LEVELS];
     unsigned have = nq_cpu_levels(levels);
@@ -100,9 +94,9 @@ static void read_task(void *ctx, uint64_t task, unsigned worker) {
 
 static void measure_reading(bench *b) {
     for (unsigned round = 0; round < 2 * ROUNDS; round++) {
-        double start = seconds();
+        double start = nq_seconds();
         nq_pool_run(b->pool, read_task, b, MEMORY_BYTES / TILE_BYTES);
-        double speed = (double)MEMORY_BYTES / (seconds() - start);
+        double speed = (double)MEMORY_BYTES / (nq_seconds() - start);
         b->read_speed = speed > b->read_speed ? speed : b->read_speed;
     }
 }
@@ -123,9 +117,9 @@ static void product_task(void *ctx, uint64_t task, unsigned worker) {
 static double pass(work *w, nq_pool *pool, uint64_t rows, uint64_t turns) {
     w->rows = rows;
     w->turns = turns;
-    double start = seconds();
+    double start = nq_seconds();
     nq_pool_run(pool, product_task, w, (rows + w->tile_rows - 1) / w->tile_rows);
-    return (double)rows * (double)w->q.cols * (double)turns / (seconds() - start);
+    return (double)rows * (double)w->q.cols * (double)turns / (nq_seconds() - start);
 }
 
 static void close_work(work *w) {

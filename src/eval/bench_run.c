@@ -13,9 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/cpu.h"
 #include "base/rng.h"
 #include "compress/synthetic.h"
@@ -130,12 +130,6 @@ static novaq_status check_options(bench *b, const novaq_bench_options *o, novaq_
 
 /* ---- time and memory ------------------------------------------------------------ */
 
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* Lets the peak begin anew, where the system can; else it is the process's own. */
 static void memory_reset(void) {
     int fd = open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC);
@@ -209,7 +203,7 @@ static novaq_status once(double *seconds, bench *b, const test *t, unsigned limi
                          novaq_error *err) {
     uint32_t vocab = b->model->hyper.vocab;
     NQ_TRY(fill(b, t->depth, err));
-    double start = now();
+    double start = nq_seconds();
     if (t->prompt > 0) {
         NQ_TRY(feed(b, 0, t->prompt, 1, err));
         NQ_TRY(last_logits(b, t->prompt, err));
@@ -220,7 +214,7 @@ static novaq_status once(double *seconds, bench *b, const test *t, unsigned limi
         NQ_TRY(last_logits(b, 1, err));
         best = argmax(b->logits, vocab);
     }
-    *seconds = now() - start;
+    *seconds = nq_seconds() - start;
     if (!isfinite(b->logits[best])) {
         return nq_fail(err, NOVAQ_E_NUMERIC, "%s: the model computes NaN or infinity", b->path);
     }
@@ -339,11 +333,11 @@ static novaq_status put_model(bench *b, double load_ms, novaq_error *err) {
 }
 
 static novaq_status open_model(bench *b, unsigned threads, novaq_error *err) {
-    double start = now();
+    double start = nq_seconds();
     NQ_TRY(nq_pool_open(&b->pool, threads, err));
     NQ_TRY(nq_model_open(&b->model, b->path, b->pool, err));
     NQ_TRY(nq_model_prepare_fast(b->model, err));
-    double load_ms = 1e3 * (now() - start);
+    double load_ms = 1e3 * (nq_seconds() - start);
     if (json_object_size(b->report) == 0) {
         NQ_TRY(put_model(b, load_ms, err));
     }

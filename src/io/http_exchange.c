@@ -270,7 +270,7 @@ static bool is_connected(nq_exchange *x) {
 
 /* Gives up on what is slower than SLOW_RATE for the stall time. */
 static void watch_speed(nq_exchange *x) {
-    double now = nq_http_now();
+    double now = nq_seconds();
     if (!is_connected(x)) {
         return;
     }

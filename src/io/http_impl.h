@@ -18,6 +18,7 @@
 #include <stdatomic.h>
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "io/http.h"
 
 #define NQ_ORIGIN_MAX 320 /* scheme, host and port of a URL, NUL included */
@@ -170,8 +171,6 @@ typedef struct nq_refusal {
 /* A 4xx, 5xx or otherwise unwanted status as a message with advice. */
 novaq_status nq_retry_refused(const nq_retry *r, const nq_exchange *x, const nq_refusal *why,
                               novaq_error *err);
-/* Seconds on a clock that only moves forward. */
-double nq_http_now(void);
 bool nq_http_stopped(const nq_http *h);
 novaq_status nq_http_interrupted(const nq_http *h, novaq_error *err);
 

@@ -283,8 +283,8 @@ static void range_close(nq_range *g) {
     /* The end of a chunked body comes after its last byte; without it the connection
      * could not be used again. */
     if (g->open && g->recv == g->reply_end) {
-        double until = nq_http_now() + FINISH_S;
-        while (!g->x.done && nq_http_now() < until && nq_exchange_step(&g->x, NULL) == NOVAQ_OK) {
+        double until = nq_seconds() + FINISH_S;
+        while (!g->x.done && nq_seconds() < until && nq_exchange_step(&g->x, NULL) == NOVAQ_OK) {
         }
     }
     nq_exchange_end(&g->x);

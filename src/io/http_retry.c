@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/rng.h"
 #include "io/http_impl.h"
 
@@ -16,12 +17,6 @@
 #define ASKED_MAX 330.0 /* longest wait a server may ask for; the Hub counts 300 s windows */
 #define NO_SERVER 2     /* attempts to find one at all, before any was reached */
 #define SLICE_NS  20000000L
-
-double nq_http_now(void) {
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 novaq_status nq_http_interrupted(const nq_http *h, novaq_error *err) {
     (void)h;
@@ -48,12 +43,12 @@ static double pause_of(const nq_retry *r) {
 }
 
 static novaq_status sleep_for(const nq_http *h, double seconds, novaq_error *err) {
-    double until = nq_http_now() + seconds;
+    double until = nq_seconds() + seconds;
     for (;;) {
         if (nq_http_stopped(h)) {
             return nq_http_interrupted(h, err);
         }
-        if (nq_http_now() >= until) {
+        if (nq_seconds() >= until) {
             return NOVAQ_OK;
         }
         struct timespec slice = {0, SLICE_NS};

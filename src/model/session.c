@@ -4,9 +4,9 @@
  * it, the other reasons a generation ends, and which part of a prompt the cache
  * already holds. Refuses: choosing tokens (sampler.h). */
 #include <string.h>
-#include <time.h>
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "model/api_model.h"
 #include "model/sampler.h"
 #include "model/utf8.h"
@@ -192,12 +192,6 @@ static novaq_status stream(generation *g, const char *bytes, size_t len, bool la
 
 /* ---- tokens ------------------------------------------------------------------- */
 
-static double seconds_now(void) {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
 /* Feeds count tokens behind those held; their keys and values are held, too. */
 static novaq_status feed(novaq_session *s, const int32_t *ids, uint32_t count, novaq_error *err) {
     novaq_status st = nq_run_feed(s->run, ids, 1, count, err);
@@ -266,9 +260,9 @@ static novaq_status next_token(generation *g, novaq_error *err) {
 
 static novaq_status run_tokens(generation *g, const int32_t *ids, uint32_t count,
                                novaq_error *err) {
-    double start = seconds_now();
+    double start = nq_seconds();
     NQ_TRY(feed_prompt(g, ids, count, err));
-    double prompted = seconds_now();
+    double prompted = nq_seconds();
     g->prompt_seconds = prompted - start;
     if (g->stop == NULL && g->opt->max_tokens == 0) {
         g->stop = "length";
@@ -276,7 +270,7 @@ static novaq_status run_tokens(generation *g, const int32_t *ids, uint32_t count
     while (g->stop == NULL) {
         NQ_TRY(next_token(g, err));
     }
-    g->seconds = seconds_now() - prompted;
+    g->seconds = nq_seconds() - prompted;
     return strcmp(g->stop, "callback") == 0 || strcmp(g->stop, "stop") == 0
                ? NOVAQ_OK
                : stream(g, "", 0, true, err);
@@ -367,7 +361,7 @@ static novaq_status session_generate(char **report, novaq_session *s,
         st = run_tokens(&g, ids, (uint32_t)count, err);
     }
     if (st == NOVAQ_OK && report != NULL) {
-        st = write_report(report, &g, seconds_now() - start, err);
+        st = write_report(report, &g, nq_seconds() - start, err);
     }
     nq_sampler_close(&g.sampler);
     nq_buf_free(&g.text);
@@ -377,7 +371,7 @@ static novaq_status session_generate(char **report, novaq_session *s,
 
 novaq_status novaq_session_generate(char **report, novaq_session *s,
                                     const novaq_generate_options *opt, novaq_error *err) {
-    double start = seconds_now();
+    double start = nq_seconds();
     int32_t *ids = NULL;
     size_t count = 0;
     if (report != NULL) {
@@ -412,7 +406,7 @@ static novaq_status needed(uint32_t *n_ctx, const novaq_model *m, const novaq_ge
 
 novaq_status novaq_generate(char **report, novaq_model *m, const novaq_generate_options *opt,
                             novaq_error *err) {
-    double start = seconds_now();
+    double start = nq_seconds();
     int32_t *ids = NULL;
     size_t count = 0;
     uint32_t n_ctx = 0;

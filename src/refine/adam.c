@@ -2,6 +2,7 @@
 #include "refine/adam.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "base/mem.h"
 
@@ -103,4 +104,20 @@ bool nq_adam_step(nq_adam *a) {
         at += p->count;
     }
     return true;
+}
+
+void nq_adam_gather(float *out, const nq_adam *a) {
+    for (size_t i = 0; i < a->count; i++) {
+        const nq_param *p = &a->params[i];
+        memcpy(out, p->value, p->count * sizeof *out);
+        out += p->count;
+    }
+}
+
+void nq_adam_scatter(const nq_adam *a, const float *from) {
+    for (size_t i = 0; i < a->count; i++) {
+        const nq_param *p = &a->params[i];
+        memcpy(p->value, from, p->count * sizeof *from);
+        from += p->count;
+    }
 }

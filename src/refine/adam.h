@@ -49,5 +49,8 @@ double nq_adam_norm(const nq_adam *a);
 /* One step down. The gradients are used up (not zeroed). false, and nothing is changed,
  * when they hold no finite numbers. */
 bool nq_adam_step(nq_adam *a);
+/* The parameters' values to one array (total), and back. */
+void nq_adam_gather(float *out, const nq_adam *a);
+void nq_adam_scatter(const nq_adam *a, const float *from);
 
 #endif

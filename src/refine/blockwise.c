@@ -34,22 +34,6 @@ uint32_t nq_blockwise_held_out(uint32_t sequences) {
 
 /* ---- values ------------------------------------------------------------------------- */
 
-static void gather(float *out, nq_net *net) {
-    for (size_t i = 0; i < nq_net_param_count(net); i++) {
-        const nq_param *p = nq_net_param(net, i);
-        memcpy(out, p->value, p->count * sizeof *out);
-        out += p->count;
-    }
-}
-
-static void scatter(nq_net *net, const float *from) {
-    for (size_t i = 0; i < nq_net_param_count(net); i++) {
-        const nq_param *p = nq_net_param(net, i);
-        memcpy(p->value, from, p->count * sizeof *from);
-        from += p->count;
-    }
-}
-
 /* nq_round_net() knows nothing of vectors that are not in an artifact yet. */
 static void round_values(const run *r) {
     nq_round_net(r->net, NULL);
@@ -59,10 +43,6 @@ static void round_values(const run *r) {
             p->value[e] = nq_store_round(r->kinds[i], p->value[e] - p->offset) + p->offset;
         }
     }
-}
-
-static bool is_vector(const nq_param *p) {
-    return p->kind == NQ_PARAM_GAIN || p->kind == NQ_PARAM_BIAS;
 }
 
 static void set_units(const run *r) {
@@ -179,7 +159,7 @@ static novaq_status one_step(bool *fine, run *r, novaq_error *err) {
 /* Measures the present values as stored, and keeps them where none were better. */
 static novaq_status try_values(nq_blockwise_result *out, run *r, novaq_error *err) {
     double error = 0;
-    gather(r->keep, r->net);
+    nq_adam_gather(r->keep, &r->adam);
     round_values(r);
     NQ_TRY(measure(&error, r, err));
     if (error < out->after) {
@@ -187,7 +167,7 @@ static novaq_status try_values(nq_blockwise_result *out, run *r, novaq_error *er
         out->step = r->adam.step;
         memcpy(r->best, r->keep, r->adam.total * sizeof(float));
     }
-    scatter(r->net, r->keep);
+    nq_adam_scatter(&r->adam, r->keep);
     return NOVAQ_OK;
 }
 
@@ -227,7 +207,7 @@ static novaq_status open_run(run *r, novaq_error *err) {
     NQ_TRY(nq_alloc_raw(&r->keep, r->adam.total, sizeof(float), err));
     for (size_t i = 0; i < count; i++) {
         const nq_param *p = nq_net_param(r->net, i);
-        r->kinds[i] = is_vector(p) ? r->opt->store(r->opt->store_ctx, p) : NQ_STORE_NONE;
+        r->kinds[i] = nq_param_is_vector(p) ? r->opt->store(r->opt->store_ctx, p) : NQ_STORE_NONE;
     }
     set_units(r);
     return NOVAQ_OK;
@@ -252,7 +232,7 @@ novaq_status nq_blockwise_run(nq_blockwise_result *out, nq_net *net, uint32_t bl
     *out = (nq_blockwise_result){0};
     novaq_status st = open_run(&r, err);
     if (st == NOVAQ_OK) {
-        gather(r.best, net);
+        nq_adam_gather(r.best, &r.adam);
         st = measure(&out->before, &r, err);
     }
     out->after = r.base = out->before;
@@ -261,7 +241,7 @@ novaq_status nq_blockwise_run(nq_blockwise_result *out, nq_net *net, uint32_t bl
         st = learn(out, &r, err);
     }
     if (st == NOVAQ_OK) {
-        scatter(net, r.best);
+        nq_adam_scatter(&r.adam, r.best);
     }
     close_run(&r);
     return st;

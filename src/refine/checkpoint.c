@@ -47,22 +47,6 @@ void nq_refine_state_close(nq_refine_state *s) {
     *s = (nq_refine_state){0};
 }
 
-void nq_refine_gather(float *out, const nq_refine_state *s) {
-    for (size_t i = 0; i < s->adam.count; i++) {
-        const nq_param *p = &s->adam.params[i];
-        memcpy(out, p->value, p->count * sizeof(float));
-        out += p->count;
-    }
-}
-
-void nq_refine_scatter(nq_refine_state *s, const float *from) {
-    for (size_t i = 0; i < s->adam.count; i++) {
-        const nq_param *p = &s->adam.params[i];
-        memcpy(p->value, from, p->count * sizeof(float));
-        from += p->count;
-    }
-}
-
 static header make_header(const nq_refine_state *s, const char *identity) {
     header h = {.version = VERSION, .number_bytes = sizeof(nq_refine_numbers)};
     memcpy(h.magic, MAGIC, sizeof h.magic);
@@ -121,7 +105,7 @@ novaq_status nq_checkpoint_write(const char *path, nq_refine_state *s, const cha
     s->n.taken = s->adam.taken;
     s->n.usual = s->adam.usual;
     s->n.share = s->adam.share;
-    nq_refine_gather(s->keep, s);
+    nq_adam_gather(s->keep, &s->adam);
     header h = make_header(s, identity);
     uint8_t *at = file;
     memcpy(at, &h, sizeof h);
@@ -157,7 +141,7 @@ static void restore(nq_refine_state *s, const uint8_t *at) {
     s->adam.taken = s->n.taken;
     s->adam.usual = s->n.usual;
     s->adam.share = s->n.share;
-    nq_refine_scatter(s, s->keep);
+    nq_adam_scatter(&s->adam, s->keep);
 }
 
 novaq_status nq_checkpoint_read(bool *found, const char *path, nq_refine_state *s,

@@ -33,9 +33,6 @@ NOVAQ_CHECK novaq_status nq_refine_state_open(nq_refine_state *s, nq_param *para
 void nq_refine_state_close(nq_refine_state *s);
 /* Arrays of adam.total floats that a state and the writing of its checkpoint take. */
 #define NQ_REFINE_STATE_ARRAYS 14
-/* All values into `out` (adam.total), and back. */
-void nq_refine_gather(float *out, const nq_refine_state *s);
-void nq_refine_scatter(nq_refine_state *s, const float *from);
 
 typedef enum nq_checkpoint_file {
     NQ_CHECKPOINT_NONE,  /* there is no file */

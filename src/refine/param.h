@@ -6,6 +6,8 @@
 #ifndef NQ_REFINE_PARAM_H
 #define NQ_REFINE_PARAM_H
 
+#include <stdbool.h>
+
 #include "base/status.h"
 
 typedef enum nq_param_kind {
@@ -26,5 +28,10 @@ typedef struct nq_param {
     uint64_t count;
     float offset; /* what value has above what the tensor stores: 1 for gains stored less one */
 } nq_param;
+
+/* Stored as a tensor of its own, not as a piece of a coded matrix. */
+static inline bool nq_param_is_vector(const nq_param *p) {
+    return p->kind == NQ_PARAM_GAIN || p->kind == NQ_PARAM_BIAS;
+}
 
 #endif

@@ -1,8 +1,8 @@
 /* refine.c - see refine.h. */
 #include <math.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "base/rng.h"
 #include "refine/checkpoint.h"
@@ -48,12 +48,6 @@ typedef struct run {
     novaq_error warning;   /* of the last checkpoint, where it could not be written */
     uint32_t first;        /* step this run began at */
 } run;
-
-static double now(void) {
-    struct timespec t = {0};
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 uint32_t nq_refine_held_out(uint32_t sequences) {
     uint32_t n = sequences / 12;
@@ -232,9 +226,9 @@ static novaq_status measure_first(run *r, novaq_error *err) {
     }
     n->base_kl = n->best_kl = n->last_good = kl;
     n->base_nll = n->best_nll = nll;
-    nq_refine_gather(r->s.best, &r->s);
-    nq_refine_gather(r->s.good, &r->s);
-    nq_refine_gather(r->s.mean, &r->s);
+    nq_adam_gather(r->s.best, &r->s.adam);
+    nq_adam_gather(r->s.good, &r->s.adam);
+    nq_adam_gather(r->s.mean, &r->s.adam);
     set_measured(r, kl, nll);
     return NOVAQ_OK;
 }
@@ -242,7 +236,7 @@ static novaq_status measure_first(run *r, novaq_error *err) {
 /* Goes back to the values of the last good measurement, to go on more carefully. */
 static void roll_back(run *r) {
     nq_refine_state *s = &r->s;
-    nq_refine_scatter(s, s->good);
+    nq_adam_scatter(&s->adam, s->good);
     memcpy(s->mean, s->good, s->adam.total * sizeof(float));
     memset(s->adam.moment[0], 0, s->adam.total * sizeof(float));
     memset(s->adam.moment[1], 0, s->adam.total * sizeof(float));
@@ -258,10 +252,10 @@ static void roll_back(run *r) {
 /* Of `values` (adam.total) as they would be stored; the student's own are in s.keep. */
 static novaq_status measure_rounded(double *kl, double *nll, run *r, const float *values,
                                     novaq_error *err) {
-    nq_refine_scatter(&r->s, values);
+    nq_adam_scatter(&r->s.adam, values);
     nq_round_net(r->student, r->weights);
     novaq_status st = measure(kl, nll, r, err);
-    nq_refine_scatter(&r->s, r->s.keep);
+    nq_adam_scatter(&r->s.adam, r->s.keep);
     return st;
 }
 
@@ -283,7 +277,7 @@ static novaq_status measure_step(run *r, novaq_error *err) {
     double nll = 0;
     double mean_kl = 0;
     double mean_nll = 0;
-    nq_refine_gather(s->keep, s);
+    nq_adam_gather(s->keep, &s->adam);
     NQ_TRY(measure_rounded(&kl, &nll, r, s->keep, err));
     NQ_TRY(measure_rounded(&mean_kl, &mean_nll, r, s->mean, err));
     /* What large steps blur comes out once they get smaller: no reason to end before. */
@@ -296,7 +290,7 @@ static novaq_status measure_step(run *r, novaq_error *err) {
     if (kl > 1.5 * s->n.last_good + 0.01) {
         roll_back(r);
     } else {
-        nq_refine_gather(s->good, s);
+        nq_adam_gather(s->good, &s->adam);
         s->n.good_step = s->adam.step;
         s->n.last_good = kl;
     }
@@ -312,7 +306,7 @@ static bool diverged(const run *r, double loss) {
 }
 
 static void add_to_mean(nq_refine_state *s) {
-    nq_refine_gather(s->keep, s);
+    nq_adam_gather(s->keep, &s->adam);
     for (uint64_t i = 0; i < s->adam.total; i++) {
         s->mean[i] = MEAN_KEEPS * s->mean[i] + (1 - MEAN_KEEPS) * s->keep[i];
     }
@@ -351,17 +345,17 @@ static novaq_status one_step(run *r, novaq_error *err) {
 
 static void set_times(run *r) {
     uint32_t done = r->s.adam.step > r->first ? r->s.adam.step - r->first : 0;
-    r->event.seconds = now() - r->began;
+    r->event.seconds = nq_seconds() - r->began;
     r->event.eta =
         done > 0 ? r->event.seconds / done * (r->opt->adam.steps - r->s.adam.step) : (double)NAN;
 }
 
 /* A run without a checkpoint is still a run. */
 static void save_point(run *r, bool force) {
-    if (r->opt->checkpoint == NULL || (!force && now() - r->written < CHECKPOINT_SECS)) {
+    if (r->opt->checkpoint == NULL || (!force && nq_seconds() - r->written < CHECKPOINT_SECS)) {
         return;
     }
-    r->written = now();
+    r->written = nq_seconds();
     r->warning = (novaq_error){0};
     if (nq_checkpoint_write(r->opt->checkpoint, &r->s, r->opt->identity, &r->warning) != NOVAQ_OK) {
         bool first = r->result->checkpoints_failed++ == 0; /* the others are only counted */
@@ -434,7 +428,7 @@ static void close_run(run *r) {
 
 static novaq_status begin(run *r, novaq_error *err) {
     bool found = false;
-    r->began = r->written = now();
+    r->began = r->written = nq_seconds();
     r->event = (nq_refine_event){
         .steps = r->opt->adam.steps, .kl = (double)NAN, .hidden = (double)NAN, .eta = (double)NAN};
     if (r->opt->checkpoint != NULL) {
@@ -495,7 +489,7 @@ novaq_status nq_refine_run(nq_refine_result *out, nq_net *student, const nq_weig
         st = go(&r, err);
     }
     if (st == NOVAQ_OK) {
-        nq_refine_scatter(&r.s, r.s.best);
+        nq_adam_scatter(&r.s.adam, r.s.best);
         out->steps = r.s.adam.step;
         out->best_step = r.s.n.best_step;
         out->rolled_back = r.s.n.rolled_back;

@@ -76,10 +76,6 @@ float nq_store_round(nq_store_kind kind, float v) {
     return kind == NQ_STORE_BF16 ? nq_bf16_to_f32(nq_f32_to_bf16(v)) : v;
 }
 
-static bool is_vector(const nq_param *p) {
-    return p->kind == NQ_PARAM_GAIN || p->kind == NQ_PARAM_BIAS;
-}
-
 /* ---- all of a net --------------------------------------------------------------------- */
 
 static void round_matrix(nq_tmatrix *m) {
@@ -112,7 +108,7 @@ void nq_round_net(nq_net *net, const nq_weights *weights) {
     }
     for (size_t i = 0; i < nq_net_param_count(net); i++) {
         nq_param *p = nq_net_param(net, i);
-        nq_store_kind kind = is_vector(p) ? nq_store_of(weights, p) : NQ_STORE_NONE;
+        nq_store_kind kind = nq_param_is_vector(p) ? nq_store_of(weights, p) : NQ_STORE_NONE;
         for (uint64_t e = 0; kind != NQ_STORE_NONE && e < p->count; e++) {
             p->value[e] = nq_store_round(kind, p->value[e] - p->offset) + p->offset;
         }
@@ -212,7 +208,7 @@ void nq_round_units(float *unit, nq_net *net, const nq_weights *weights) {
             for (uint64_t e = 0; e < p->count; e++) {
                 unit[e] = fabsf(m->row_scale[e]);
             }
-        } else if (is_vector(p) && nq_store_of(weights, p) != NQ_STORE_NONE) {
+        } else if (nq_param_is_vector(p) && nq_store_of(weights, p) != NQ_STORE_NONE) {
             nq_round_vector_units(unit, p);
         }
         float share = m != NULL ? share_of(m) : mean;

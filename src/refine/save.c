@@ -107,8 +107,7 @@ static novaq_status apply_net(edit *e, const nq_refine_save *s, const nq_layer *
     }
     for (size_t i = 0; i < nq_net_param_count(s->net); i++) {
         const nq_param *p = nq_net_param(s->net, i);
-        bool vector = p->kind == NQ_PARAM_GAIN || p->kind == NQ_PARAM_BIAS;
-        nq_store_kind kind = vector ? nq_store_of(s->weights, p) : NQ_STORE_NONE;
+        nq_store_kind kind = nq_param_is_vector(p) ? nq_store_of(s->weights, p) : NQ_STORE_NONE;
         if (kind != NQ_STORE_NONE && strcmp(p->name, from->name) == 0) {
             NQ_TRY(edit_vector(e, p, kind, err));
         }
