@@ -25,6 +25,9 @@
 #define NQ_PLANE_ALIGN 64
 /* Bytes of one row of the table of expanded last units. */
 #define NQ_TAIL_BYTES 16
+/* Weights of a block of Q8_0, and its bytes. */
+#define NQ_Q8_0_WEIGHTS 32
+#define NQ_Q8_0_BYTES   34
 
 /* A coded matrix, ready for products. Entries are bytes that mean entry - bias,
  * so that sums of levels are never negative on the instruction sets that multiply
@@ -69,6 +72,8 @@ typedef struct nq_gemv_kern {
     /* sum of a[i] * x[i]; a: binary16, bfloat16. */
     float (*dot_f16)(const uint16_t *a, const float *x, uint64_t n);
     float (*dot_bf16)(const uint16_t *a, const float *x, uint64_t n);
+    /* The same with GGUF's Q8_0: a binary16 scale and 32 int8, 34 bytes, for each 32 of n. */
+    float (*dot_q8_0)(const uint8_t *blocks, const float *x, uint64_t n);
 } nq_gemv_kern;
 
 extern const nq_gemv_kern nq_gemv_scalar;

@@ -130,8 +130,27 @@ static __m256 load_bf16(const uint16_t *a) {
 DOT(dot_f16, load_f16)
 DOT(dot_bf16, load_bf16)
 
-const nq_gemv_kern nq_gemv_avx2 = {"avx2", false,      true,    gemv,
-                                   decode, gemm_bytes, dot_f16, dot_bf16};
+static __m256 widen_i8(const uint8_t *p) {
+    return _mm256_cvtepi32_ps(
+        _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
+}
+
+static float dot_q8_0(const uint8_t *blocks, const float *x, uint64_t n) {
+    __m256 acc = _mm256_setzero_ps();
+    for (uint64_t i = 0; i < n; i += NQ_Q8_0_WEIGHTS, blocks += NQ_Q8_0_BYTES) {
+        int16_t half;
+        memcpy(&half, blocks, sizeof half);
+        __m256 part = _mm256_mul_ps(widen_i8(blocks + 2), _mm256_loadu_ps(x + i));
+        for (unsigned j = 8; j < NQ_Q8_0_WEIGHTS; j += 8) {
+            part = _mm256_fmadd_ps(widen_i8(blocks + 2 + j), _mm256_loadu_ps(x + i + j), part);
+        }
+        acc = _mm256_fmadd_ps(_mm256_cvtph_ps(_mm_set1_epi16(half)), part, acc);
+    }
+    return reduce(acc);
+}
+
+const nq_gemv_kern nq_gemv_avx2 = {"avx2",     false,   true,     gemv,    decode,
+                                   gemm_bytes, dot_f16, dot_bf16, dot_q8_0};
 #else
 typedef int nq_gemv_avx2_is_for_x86;
 #endif

@@ -35,8 +35,8 @@ PRODUCTS(3)
 PRODUCTS(2)
 ENTRIES
 
-const nq_gemv_kern nq_gemv_avx512 = {"avx512", false,      true,    gemv,
-                                     decode,   gemm_bytes, dot_f16, dot_bf16};
+const nq_gemv_kern nq_gemv_avx512 = {"avx512",   false,   true,     gemv,    decode,
+                                     gemm_bytes, dot_f16, dot_bf16, dot_q8_0};
 #else
 typedef int nq_gemv_avx512_is_for_x86;
 #endif

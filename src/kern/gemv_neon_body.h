@@ -72,4 +72,22 @@ static float dot_bf16(const uint16_t *a, const float *x, uint64_t n) {
     return vaddvq_f32(acc) + nq_gemv_scalar.dot_bf16(a + i, x + i, n - i);
 }
 
+static float dot_q8_0(const uint8_t *blocks, const float *x, uint64_t n) {
+    float32x4_t acc = vdupq_n_f32(0);
+    for (uint64_t i = 0; i < n; i += NQ_Q8_0_WEIGHTS, blocks += NQ_Q8_0_BYTES) {
+        float32x4_t part = vdupq_n_f32(0);
+        for (unsigned j = 0; j < NQ_Q8_0_WEIGHTS; j += 8) {
+            int16x8_t w = vmovl_s8(vreinterpret_s8_u8(vld1_u8(blocks + 2 + j)));
+            float32x4_t low = vcvtq_f32_s32(vmovl_s16(vget_low_s16(w)));
+            float32x4_t high = vcvtq_f32_s32(vmovl_high_s16(w));
+            part = vfmaq_f32(part, low, vld1q_f32(x + i + j));
+            part = vfmaq_f32(part, high, vld1q_f32(x + i + j + 4));
+        }
+        uint16_t half;
+        memcpy(&half, blocks, sizeof half);
+        acc = vfmaq_f32(acc, vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(half))), part);
+    }
+    return vaddvq_f32(acc);
+}
+
 #endif

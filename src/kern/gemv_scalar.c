@@ -127,4 +127,17 @@ static float dot_bf16(const uint16_t *a, const float *x, uint64_t n) {
     return sum;
 }
 
-const nq_gemv_kern nq_gemv_scalar = {"scalar", false, false, gemv, decode, gemm, dot_f16, dot_bf16};
+static float dot_q8_0(const uint8_t *blocks, const float *x, uint64_t n) {
+    float sum = 0;
+    for (uint64_t i = 0; i < n; i += NQ_Q8_0_WEIGHTS, blocks += NQ_Q8_0_BYTES) {
+        float part = 0;
+        for (unsigned j = 0; j < NQ_Q8_0_WEIGHTS; j++) {
+            part += (float)(int8_t)blocks[2 + j] * x[i + j];
+        }
+        sum += binary16((uint16_t)(blocks[0] | blocks[1] << 8)) * part;
+    }
+    return sum;
+}
+
+const nq_gemv_kern nq_gemv_scalar = {"scalar", false,   false,    gemv,    decode,
+                                     gemm,     dot_f16, dot_bf16, dot_q8_0};

@@ -19,8 +19,8 @@ PRODUCTS(3)
 PRODUCTS(2)
 ENTRIES
 
-const nq_gemv_kern nq_gemv_vnni = {"avx512vnni", false,      false,   gemv,
-                                   decode,       gemm_bytes, dot_f16, dot_bf16};
+const nq_gemv_kern nq_gemv_vnni = {"avx512vnni", false,   false,    gemv,    decode,
+                                   gemm_bytes,   dot_f16, dot_bf16, dot_q8_0};
 #else
 typedef int nq_gemv_vnni_is_for_x86;
 #endif

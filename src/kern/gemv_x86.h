@@ -6,6 +6,9 @@
 #define NQ_KERN_GEMV_X86_H
 
 #include <stdint.h>
+#include <string.h>
+
+#include "kern/gemv.h"
 
 typedef __m512i V;
 typedef __m512i ACC;
@@ -122,6 +125,23 @@ static float dot_bf16(const uint16_t *a, const float *x, uint64_t n) {
                                  _mm512_maskz_loadu_ps(m, x + i), acc[0]);
     }
     return reduce(_mm512_add_ps(acc[0], acc[1]));
+}
+
+static __m512 widen_i8(const uint8_t *p) {
+    return _mm512_cvtepi32_ps(
+        _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
+}
+
+static float dot_q8_0(const uint8_t *blocks, const float *x, uint64_t n) {
+    __m512 acc = _mm512_setzero_ps();
+    for (uint64_t i = 0; i < n; i += NQ_Q8_0_WEIGHTS, blocks += NQ_Q8_0_BYTES) {
+        int16_t half;
+        memcpy(&half, blocks, sizeof half);
+        __m512 part = _mm512_mul_ps(widen_i8(blocks + 2), _mm512_loadu_ps(x + i));
+        part = _mm512_fmadd_ps(widen_i8(blocks + 18), _mm512_loadu_ps(x + i + 16), part);
+        acc = _mm512_fmadd_ps(_mm512_cvtph_ps(_mm256_set1_epi16(half)), part, acc);
+    }
+    return reduce(acc);
 }
 
 #endif

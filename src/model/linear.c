@@ -17,6 +17,7 @@
 struct nq_linear_work {
     nq_pool *pool;
     unsigned threads;
+    const nq_gemv_kern *stored; /* for weights read where they lie */
     uint64_t tile_floats;
     uint64_t scratch_bytes;
     uint64_t max_tokens;
@@ -35,9 +36,11 @@ struct nq_linear_work {
 
 /* With a single token: rows of a task are a multiple of the first, done so many at a
  * time; symbols of a task, as a rule. */
-#define FAST_ROWS_MIN  16
-#define FAST_ROWS_MAX  256
-#define FAST_BYTES_MIN (32 << 10)
+#define FAST_ROWS_MIN 8
+#define FAST_ROWS_MAX 256
+/* Tasks of a thread, at most, in one matrix. */
+#define FAST_TASKS     2
+#define FAST_BYTES_MIN (8 << 10)
 #define FAST_BYTES_MAX (1 << 20)
 /* Symbols that a thread with nothing else to do fetches ahead of time. */
 #define EXPECT_BYTES (256U << 10)
@@ -66,6 +69,7 @@ novaq_status nq_linear_work_open(nq_linear_work **out, nq_pool *pool, uint64_t m
     NQ_TRY(nq_alloc(&w, 1, sizeof *w, err));
     w->pool = pool;
     w->threads = nq_pool_threads(pool);
+    w->stored = nq_gemv_for(nq_cpu_features());
     w->max_tokens = max_tokens;
     w->max_cols = max_cols;
     w->tile_floats = max_cols * NQ_TILE_ROWS;
@@ -190,6 +194,19 @@ static const float *tile_weights(const product *p, const nq_linear *l, uint64_t 
     return work->status[worker] == NOVAQ_OK ? tile : NULL;
 }
 
+/* Rows as the artifact has them, see nq_weight_in_place(). */
+static void stored_dots(float *y, const nq_gemv_kern *kern, const void *w, nq_dtype type,
+                        uint64_t rows, const float *x, uint64_t cols) {
+    const uint16_t *half = w;
+    const uint8_t *block = w;
+    uint64_t row_bytes = cols / NQ_Q8_0_WEIGHTS * NQ_Q8_0_BYTES;
+    for (uint64_t i = 0; i < rows; i++) {
+        y[i] = type == NQ_Q8_0  ? kern->dot_q8_0(block + i * row_bytes, x, cols)
+               : type == NQ_F16 ? kern->dot_f16(half + i * cols, x, cols)
+                                : kern->dot_bf16(half + i * cols, x, cols);
+    }
+}
+
 static void single_token(const product *p, const nq_linear *l, float *y, uint64_t row0,
                          uint64_t rows, unsigned worker) {
     if (l->dense == NULL && l->w->q != NULL) {
@@ -197,15 +214,10 @@ static void single_token(const product *p, const nq_linear *l, float *y, uint64_
                      p->work->scratch + p->work->scratch_bytes * worker);
         return;
     }
-    bool bf16 = false;
-    const uint16_t *half = l->dense == NULL ? nq_weight_halves(&bf16, l->w, l->row0 + row0) : NULL;
-    if (half != NULL) {
-        const nq_gemv_kern *gemv = nq_gemv_for(nq_cpu_features());
-        float (*dot)(const uint16_t *, const float *, uint64_t) =
-            bf16 ? gemv->dot_bf16 : gemv->dot_f16;
-        for (uint64_t i = 0; i < rows; i++) {
-            y[row0 + i] = dot(half + i * p->cols, p->xr, p->cols);
-        }
+    nq_dtype type;
+    const void *stored = l->dense == NULL ? nq_weight_in_place(&type, l->w, l->row0 + row0) : NULL;
+    if (stored != NULL) {
+        stored_dots(y + row0, p->work->stored, stored, type, rows, p->xr, p->cols);
         return;
     }
     const nq_kern *kern = nq_kern_best();
@@ -298,11 +310,12 @@ static uint64_t fast_tile_rows(const nq_linear *l, uint64_t n, unsigned threads)
         return nq_fast_tile_rows(l->fast);
     }
     uint64_t row = nq_qmat_symbol_bytes(l->w->q) / l->w->q->rows;
-    uint64_t share = nq_linear_rows(l) / (2 * (uint64_t)threads);
+    uint64_t tasks = FAST_TASKS * (uint64_t)threads;
+    uint64_t share = (nq_linear_rows(l) + tasks - 1) / tasks;
     uint64_t least = FAST_BYTES_MIN / row;
     uint64_t most = FAST_BYTES_MAX / row;
     uint64_t rows = share < least ? least : share > most ? most : share;
-    return (rows / FAST_ROWS_MIN + 1) * FAST_ROWS_MIN;
+    return (rows / FAST_ROWS_MIN + (rows % FAST_ROWS_MIN != 0)) * FAST_ROWS_MIN;
 }
 
 static void run_fast(product *p) {

@@ -177,13 +177,13 @@ static novaq_status bind_extra_norm(nq_norm *out, binder *b, nq_tensor_id gain, 
 
 /* ---- matrices -------------------------------------------------------------------- */
 
-/* The whole tensor as l, copied while the budget lasts unless it is coded or half
- * floats that lie in memory already. */
+/* The whole tensor as l, copied while the budget lasts unless it is coded or of a type
+ * that products read where it lies. */
 static novaq_status bind_weight(nq_linear *l, binder *b, const nq_weight *t) {
     *l = (nq_linear){.weights = b->m->weights, .w = t};
     uint64_t bytes = t->elements * sizeof(float);
-    bool bf16 = false;
-    if (t->q == NULL && bytes <= b->budget && nq_weight_halves(&bf16, t, 0) == NULL) {
+    nq_dtype type;
+    if (t->q == NULL && bytes <= b->budget && nq_weight_in_place(&type, t, 0) == NULL) {
         b->budget -= bytes;
         NQ_TRY(make_dense(&l->dense, b, t));
     }

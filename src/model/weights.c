@@ -182,18 +182,21 @@ static nq_dtype stored_dtype(const nq_layer *layer) {
     }
 }
 
-const uint16_t *nq_weight_halves(bool *bf16, const nq_weight *t, uint64_t row) {
-    *bf16 = false;
+const void *nq_weight_in_place(nq_dtype *type, const nq_weight *t, uint64_t row) {
+    *type = NQ_F32;
     if (t->q != NULL || t->layer == NULL || row >= t->rows) {
         return NULL;
     }
-    nq_dtype type = stored_dtype(t->layer);
-    *bf16 = type == NQ_BF16;
-    if ((type != NQ_F16 && type != NQ_BF16) || t->layer->data_bytes / 2 < t->elements ||
-        (uintptr_t)t->layer->data % 2 != 0) {
+    *type = stored_dtype(t->layer);
+    uint64_t all = 0;
+    uint64_t start = 0;
+    if ((*type != NQ_F16 && *type != NQ_BF16 && *type != NQ_Q8_0) ||
+        !nq_dtype_bytes(*type, t->elements, t->cols, &all) || all > t->layer->data_bytes ||
+        !nq_dtype_bytes(*type, row * t->cols, t->cols, &start) ||
+        (*type != NQ_Q8_0 && (uintptr_t)t->layer->data % 2 != 0)) {
         return NULL;
     }
-    return (const uint16_t *)(const void *)t->layer->data + row * t->cols;
+    return t->layer->data + start;
 }
 
 static novaq_status read_plain(float *dst, const nq_weight *t, uint64_t row0, uint64_t count,

@@ -157,12 +157,17 @@ static inline float widen(uint16_t h) {
     float f;
     memcpy(&f, &bits, sizeof f);
     f *= 0x1p112F;
-    /* Infinities and NaN, exponent 31, must not come out as large numbers. */
-    return (h & 0x7C00U) == 0x7C00U ? f * INFINITY : f;
+    /* Infinities and NaN, exponent 31, must not come out as large numbers. Chosen among
+     * integers: a product that might trap would keep the loop from becoming vectors. */
+    memcpy(&bits, &f, sizeof f);
+    bits |= (h & 0x7C00U) == 0x7C00U ? 0x7F800000U : 0;
+    memcpy(&f, &bits, sizeof f);
+    return f;
 }
 
-NQ_CPU_CLONES static void finish(float *y, const int32_t *sums, const nq_fast *f, uint64_t row0,
-                                 uint64_t count, const nq_fast_input *in, uint64_t token) {
+NQ_CPU_CLONES static void finish(float *restrict y, const int32_t *restrict sums, const nq_fast *f,
+                                 uint64_t row0, uint64_t count, const nq_fast_input *in,
+                                 uint64_t token) {
     const uint16_t *scale = f->q->row_scale + row0;
     float s = f->scale * in->scale[token];
     int32_t bias = in->sum[token];
@@ -206,6 +211,15 @@ uint64_t nq_fast_scratch(const nq_fast *f, uint64_t rows, uint64_t tokens) {
     return 64 + bytes + align64(rows * sums * sizeof(int32_t)) + align64(nq_qmat_scratch(f->q));
 }
 
+/* Scales of rows lie apart from the symbols: asked for first, they are there when the
+ * products are done. */
+static void fetch_scales(const nq_fast *f, uint64_t row0, uint64_t count) {
+    const char *scales = (const char *)(f->q->row_scale + row0);
+    for (uint64_t at = 0; at < count * sizeof *f->q->row_scale; at += 64) {
+        __builtin_prefetch(scales + at);
+    }
+}
+
 void nq_fast_apply(float *y, uint64_t ldy, const nq_fast *f, uint64_t row0, uint64_t count,
                    const nq_fast_input *in, uint64_t n, void *scratch) {
     uint8_t *p = (uint8_t *)align64((uint64_t)(uintptr_t)scratch);
@@ -213,6 +227,7 @@ void nq_fast_apply(float *y, uint64_t ldy, const nq_fast *f, uint64_t row0, uint
     int32_t *sums = (int32_t *)(void *)p;
     p += align64(count * most * sizeof *sums);
     if (n == 1 && f->lane != 0) {
+        fetch_scales(f, row0, count);
         f->kern->gemv(sums, &f->codes, row0, count, in->x);
         finish(y, sums, f, row0, count, in, 0);
         return;

@@ -29,6 +29,7 @@ static int check_gemv(void) {
         printf("products: %s\n", kerns[i]->name);
         bad |= report("products with coded weights", check_products(kerns[i]));
         bad |= report("dot products of half floats", check_half_dots(kerns[i]));
+        bad |= report("dot products of Q8_0", check_q8_0_dots(kerns[i]));
     }
     return bad;
 }

@@ -210,6 +210,29 @@ static unsigned check_products(const nq_gemv_kern *kern) {
     return failed;
 }
 
+/* Dot products with Q8_0: scales of every kind, the whole range of bytes. */
+static unsigned check_q8_0_dots(const nq_gemv_kern *kern) {
+    enum { BLOCKS = 9 };
+    uint8_t blocks[BLOCKS * NQ_Q8_0_BYTES];
+    float x[BLOCKS * NQ_Q8_0_WEIGHTS];
+    unsigned failed = 0;
+    for (unsigned i = 0; i < sizeof blocks; i++) {
+        unsigned at = i % NQ_Q8_0_BYTES;
+        unsigned random = (unsigned)gemv_random(6, i);
+        blocks[i] = (uint8_t)(at == 1 ? (random & 0x83U) | (4U + i % 5) << 2 : random);
+    }
+    blocks[NQ_Q8_0_BYTES + 0] = 1; /* the smallest subnormal number */
+    blocks[NQ_Q8_0_BYTES + 1] = 0;
+    for (unsigned i = 0; i < BLOCKS * NQ_Q8_0_WEIGHTS; i++) {
+        x[i] = (float)nq_normal(6, 9, i);
+    }
+    for (unsigned n = 0; n <= BLOCKS * NQ_Q8_0_WEIGHTS; n += NQ_Q8_0_WEIGHTS) {
+        float want = nq_gemv_scalar.dot_q8_0(blocks, x, n);
+        failed += !(fabsf(kern->dot_q8_0(blocks, x, n) - want) <= 1e-5F * (1.0F + fabsf(want)));
+    }
+    return failed;
+}
+
 /* Dot products of half floats, every length around the vectors' widths. */
 static unsigned check_half_dots(const nq_gemv_kern *kern) {
     uint16_t a[100];

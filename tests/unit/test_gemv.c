@@ -42,9 +42,10 @@ static void products_agree(void **state) {
     expect_none(check_products);
 }
 
-static void half_dots_agree(void **state) {
+static void stored_dots_agree(void **state) {
     (void)state;
     expect_none(check_half_dots);
+    expect_none(check_q8_0_dots);
 }
 
 /* ---- prepared matrices --------------------------------------------------------- */
@@ -308,7 +309,7 @@ static void scales_stay_infinite(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(products_agree),
-        cmocka_unit_test(half_dots_agree),
+        cmocka_unit_test(stored_dots_agree),
         cmocka_unit_test(prepared_matrices_agree),
         cmocka_unit_test(no_numbers_stay_none),
         cmocka_unit_test(inputs_are_shared_where_equal),
