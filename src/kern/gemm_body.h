@@ -4,7 +4,8 @@
  *
  * Owns: the blocking: G_TOKENS x G_ROWS sums in registers, pieces of K_BYTES
  * columns so that the operands of a tile stay in the first cache. Refuses:
- * decoding and scales. The including file defines G_ROWS and G_TOKENS.
+ * decoding and scales. The including file defines G_ROWS, G_TOKENS and v_flip(v), which
+ * makes signed bytes what a_dot() multiplies.
  */
 #ifndef NQ_KERN_GEMM_BODY_H
 #define NQ_KERN_GEMM_BODY_H
@@ -85,6 +86,39 @@ INLINE void gemm_all(gemm *g, bool wide) {
 
 NO_INLINE void gemm_narrow(gemm *g) { gemm_all(g, false); }
 NO_INLINE void gemm_wide(gemm *g) { gemm_all(g, true); }
+
+/* Up to G_ROWS rows as they lie in a file. */
+INLINE void i8_rows(int32_t *y, const uint8_t *w, uint64_t n, const int8_t *x, unsigned rows) {
+    ACC acc[G_ROWS];
+    uint64_t whole = n / V_BYTES * V_BYTES;
+    for (unsigned r = 0; r < rows; r++) {
+        acc[r] = a_zero();
+    }
+    for (uint64_t k = 0; k < whole; k += V_BYTES) {
+        V xv = v_load((const uint8_t *)x + k);
+#pragma GCC unroll 8
+        for (unsigned r = 0; r < rows; r++) {
+            acc[r] = a_dot_wide(acc[r], v_flip(v_load(w + r * n + k)), xv);
+        }
+    }
+    for (unsigned r = 0; r < rows && whole < n; r++) {
+        uint8_t rest[V_BYTES] = {0}; /* meets zeros */
+        memcpy(rest, w + r * n + whole, n - whole);
+        acc[r] = a_dot_wide(acc[r], v_flip(v_load(rest)), v_load((const uint8_t *)x + whole));
+    }
+    a_sums(y, acc, rows);
+}
+
+static void gemv_i8(int32_t *y, const int8_t *w, uint64_t rows, uint64_t n, const int8_t *x) {
+    const uint8_t *bytes = (const uint8_t *)w;
+    uint64_t r = 0;
+    for (; r + G_ROWS <= rows; r += G_ROWS) {
+        i8_rows(y + r, bytes + r * n, n, x, G_ROWS);
+    }
+    for (; r < rows; r++) {
+        i8_rows(y + r, bytes + r * n, n, x, 1);
+    }
+}
 
 static void gemm_bytes(int32_t *y, uint64_t ldy, const uint8_t *w, uint64_t rows, const int8_t *x,
                        uint64_t tokens, uint64_t n, bool wide) {

@@ -6,7 +6,8 @@
  * quant/fast.h, which prepares the tables and activations.
  *
  * Every variant computes the same int32 numbers, bit for bit: integer sums have
- * no order. Rows of matrices are independent, so any split over threads gives
+ * no order. Products with weights that are no codes (dot_f16 and on) are floats and
+ * round differently on each. Rows of matrices are independent, so any split over threads gives
  * the same.
  *
  * Layout. 32 symbols are a unit. Symbol s of unit u, component v meets
@@ -34,7 +35,7 @@
  * unsigned by signed bytes; the bias is in the entries of the newest symbol. */
 typedef struct nq_codes {
     unsigned bits;   /* of a symbol: 4, 3 or 2 */
-    unsigned d;      /* components of a subvector: 1, 2, 3, 4 or 8 */
+    unsigned d;      /* components of a subvector: 1 to 8 */
     unsigned levels; /* 1 to 3: this row's symbol, the row's above, the one's above that */
     uint64_t units;  /* whole units of a row */
     uint64_t row_bytes;
@@ -58,6 +59,15 @@ typedef struct nq_codes {
     bool wide; /* entries and activations are too large for the sum of two products in 16 bits */
 } nq_codes;
 
+/* Rows whose fields are looked up one by one, all of the row itself: product quantization. */
+typedef struct nq_fields {
+    unsigned fields;       /* 1 or 2 */
+    unsigned d;            /* components of a subvector */
+    uint64_t stride;       /* symbols of a row */
+    const uint8_t *tables; /* (fields, d, NQ_PLANE_ALIGN) 16 entries, repeated; bias in the first */
+    uint64_t x_plane;      /* bytes of a plane: component v of subvector j meets x[v][j] */
+} nq_fields;
+
 typedef struct nq_gemv_kern {
     const char *name;
     bool signed_bytes; /* weights are signed bytes: bias 0; else unsigned */
@@ -69,6 +79,12 @@ typedef struct nq_gemv_kern {
     /* y[t*ldy + i] = sum of w[i][c] * x[t][c], c < n, n a multiple of NQ_PLANE_ALIGN. */
     void (*gemm)(int32_t *y, uint64_t ldy, const uint8_t *w, uint64_t rows, const int8_t *x,
                  uint64_t tokens, uint64_t n, bool wide);
+    /* y[i] = sum of (w[i*n + c] + 128) * x[c], c < n; without the 128 on signed_bytes. x is
+     * padded with zeros to NQ_PLANE_ALIGN, w is not. */
+    void (*gemv_i8)(int32_t *y, const int8_t *w, uint64_t rows, uint64_t n, const int8_t *x);
+    /* The sum of (w(c) + bias) * x[c] of one row; symbols (fields, stride), each below 16, may
+     * be read to the next multiple of NQ_PLANE_ALIGN, where x is 0. */
+    int32_t (*dot_fields)(const nq_fields *f, const uint8_t *symbols, const int8_t *x);
     /* sum of a[i] * x[i]; a: binary16, bfloat16. */
     float (*dot_f16)(const uint16_t *a, const float *x, uint64_t n);
     float (*dot_bf16)(const uint16_t *a, const float *x, uint64_t n);

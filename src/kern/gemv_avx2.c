@@ -22,6 +22,7 @@ typedef __m256i ACC;
                     _mm256_andnot_si256(_mm256_set1_epi8(byte), b))
 #define v_lookup(t, i) _mm256_shuffle_epi8(t, i)
 #define v_add(a, b)    _mm256_add_epi8(a, b)
+#define v_flip(v)      _mm256_xor_si256(v, _mm256_set1_epi8((char)0x80))
 #define v_prefetch(p)  _mm_prefetch((const char *)(p), _MM_HINT_T0)
 #define a_zero()       _mm256_setzero_si256()
 
@@ -81,6 +82,7 @@ static inline __attribute__((always_inline)) void a_sums(int32_t *y, const ACC *
 #include "kern/gemv_body.h"
 
 #include "kern/gemm_body.h"
+#include "kern/gemv_fields.h"
 
 PRODUCTS(4)
 PRODUCTS(3)
@@ -149,8 +151,8 @@ static float dot_q8_0(const uint8_t *blocks, const float *x, uint64_t n) {
     return reduce(acc);
 }
 
-const nq_gemv_kern nq_gemv_avx2 = {"avx2",     false,   true,     gemv,    decode,
-                                   gemm_bytes, dot_f16, dot_bf16, dot_q8_0};
+const nq_gemv_kern nq_gemv_avx2 = {"avx2",  false,      true,    gemv,     decode,  gemm_bytes,
+                                   gemv_i8, dot_fields, dot_f16, dot_bf16, dot_q8_0};
 #else
 typedef int nq_gemv_avx2_is_for_x86;
 #endif

@@ -29,14 +29,15 @@ static inline __m512i dot_wide(__m512i acc, __m512i w, __m512i x) {
 #include "kern/gemv_body.h"
 
 #include "kern/gemm_body.h"
+#include "kern/gemv_fields.h"
 
 PRODUCTS(4)
 PRODUCTS(3)
 PRODUCTS(2)
 ENTRIES
 
-const nq_gemv_kern nq_gemv_avx512 = {"avx512",   false,   true,     gemv,    decode,
-                                     gemm_bytes, dot_f16, dot_bf16, dot_q8_0};
+const nq_gemv_kern nq_gemv_avx512 = {"avx512", false,      true,    gemv,     decode,  gemm_bytes,
+                                     gemv_i8,  dot_fields, dot_f16, dot_bf16, dot_q8_0};
 #else
 typedef int nq_gemv_avx512_is_for_x86;
 #endif

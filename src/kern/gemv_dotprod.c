@@ -11,8 +11,8 @@ typedef int32x4_t ACC;
 
 #include "kern/gemv_neon_body.h"
 
-const nq_gemv_kern nq_gemv_dotprod = {"dotprod",  true,    false,    gemv,    decode,
-                                      gemm_bytes, dot_f16, dot_bf16, dot_q8_0};
+const nq_gemv_kern nq_gemv_dotprod = {"dotprod", true,       false,   gemv,     decode,  gemm_bytes,
+                                      gemv_i8,   dot_fields, dot_f16, dot_bf16, dot_q8_0};
 #else
 typedef int nq_gemv_dotprod_is_for_aarch64;
 #endif

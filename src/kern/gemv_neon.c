@@ -17,8 +17,8 @@ static inline int32x4_t dot_pairs(int32x4_t acc, int8x16_t w, int8x16_t x) {
 
 #include "kern/gemv_neon_body.h"
 
-const nq_gemv_kern nq_gemv_neon = {"neon",     true,    false,    gemv,    decode,
-                                   gemm_bytes, dot_f16, dot_bf16, dot_q8_0};
+const nq_gemv_kern nq_gemv_neon = {"neon",  true,       false,   gemv,     decode,  gemm_bytes,
+                                   gemv_i8, dot_fields, dot_f16, dot_bf16, dot_q8_0};
 #else
 typedef int nq_gemv_neon_is_for_aarch64;
 #endif

@@ -19,6 +19,7 @@
 #define v_select(byte, a, b) vbslq_u8(vdupq_n_u8(byte), a, b)
 #define v_lookup(t, i)       vqtbl1q_u8(t, i)
 #define v_add(a, b)          vaddq_u8(a, b)
+#define v_flip(v)            (v)
 #define v_prefetch(p)        __builtin_prefetch(p)
 #define a_zero()             vdupq_n_s32(0)
 #define a_dot_wide(a, w, x)  a_dot(a, w, x)
@@ -46,6 +47,7 @@ static inline __attribute__((always_inline)) void a_sums(int32_t *y, const ACC *
 #include "kern/gemv_body.h"
 
 #include "kern/gemm_body.h"
+#include "kern/gemv_fields.h"
 
 PRODUCTS(4)
 PRODUCTS(3)

@@ -95,6 +95,30 @@ static void gemm(int32_t *y, uint64_t ldy, const uint8_t *w, uint64_t rows, cons
     }
 }
 
+static void gemv_i8(int32_t *y, const int8_t *w, uint64_t rows, uint64_t n, const int8_t *x) {
+    for (uint64_t i = 0; i < rows; i++) {
+        y[i] = 0;
+        for (uint64_t c = 0; c < n; c++) {
+            y[i] += ((int32_t)w[i * n + c] + 128) * x[c];
+        }
+    }
+}
+
+static int32_t dot_fields(const nq_fields *f, const uint8_t *symbols, const int8_t *x) {
+    int32_t sum = 0;
+    for (uint64_t j = 0; j < f->stride; j++) {
+        for (unsigned v = 0; v < f->d; v++) {
+            uint8_t w = f->tables[(size_t)v * NQ_PLANE_ALIGN + symbols[j]];
+            if (f->fields > 1) {
+                w = (uint8_t)(w + f->tables[(size_t)(f->d + v) * NQ_PLANE_ALIGN +
+                                            symbols[f->stride + j]]);
+            }
+            sum += (int32_t)w * x[v * f->x_plane + j];
+        }
+    }
+    return sum;
+}
+
 static float binary16(uint16_t h) {
     unsigned exponent = (unsigned)h >> 10 & 31U;
     uint32_t bits = ((uint32_t)h & 0x8000U) << 16 | ((uint32_t)h & 0x3FFU) << 13;
@@ -139,5 +163,5 @@ static float dot_q8_0(const uint8_t *blocks, const float *x, uint64_t n) {
     return sum;
 }
 
-const nq_gemv_kern nq_gemv_scalar = {"scalar", false,   false,    gemv,    decode,
-                                     gemm,     dot_f16, dot_bf16, dot_q8_0};
+const nq_gemv_kern nq_gemv_scalar = {"scalar", false,      false,   gemv,     decode,  gemm,
+                                     gemv_i8,  dot_fields, dot_f16, dot_bf16, dot_q8_0};

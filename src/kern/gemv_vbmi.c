@@ -27,6 +27,7 @@
 #include "kern/gemv_body.h"
 
 #include "kern/gemm_body.h"
+#include "kern/gemv_fields.h"
 
 PRODUCTS(4)
 PRODUCTS(2)
@@ -51,8 +52,8 @@ static void decode(uint8_t *out, const nq_codes *c, uint64_t row0, uint64_t coun
                     : decode2)(out, c, row0, count);
 }
 
-const nq_gemv_kern nq_gemv_vbmi = {"avx512vbmi", false,   false,    gemv,    decode,
-                                   gemm_bytes,   dot_f16, dot_bf16, dot_q8_0};
+const nq_gemv_kern nq_gemv_vbmi = {"avx512vbmi", false,      false,   gemv,     decode,  gemm_bytes,
+                                   gemv_i8,      dot_fields, dot_f16, dot_bf16, dot_q8_0};
 #else
 typedef int nq_gemv_vbmi_is_for_x86;
 #endif

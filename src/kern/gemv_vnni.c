@@ -13,14 +13,15 @@
 #include "kern/gemv_body.h"
 
 #include "kern/gemm_body.h"
+#include "kern/gemv_fields.h"
 
 PRODUCTS(4)
 PRODUCTS(3)
 PRODUCTS(2)
 ENTRIES
 
-const nq_gemv_kern nq_gemv_vnni = {"avx512vnni", false,   false,    gemv,    decode,
-                                   gemm_bytes,   dot_f16, dot_bf16, dot_q8_0};
+const nq_gemv_kern nq_gemv_vnni = {"avx512vnni", false,      false,   gemv,     decode,  gemm_bytes,
+                                   gemv_i8,      dot_fields, dot_f16, dot_bf16, dot_q8_0};
 #else
 typedef int nq_gemv_vnni_is_for_x86;
 #endif

@@ -26,6 +26,7 @@ typedef __m512i ACC;
 #define v_select(byte, a, b) _mm512_ternarylogic_epi32(_mm512_set1_epi8(byte), a, b, 0xCA)
 #define v_lookup(t, i)       _mm512_shuffle_epi8(t, i)
 #define v_add(a, b)          _mm512_add_epi8(a, b)
+#define v_flip(v)            _mm512_xor_si512(v, _mm512_set1_epi8((char)0x80))
 #define v_prefetch(p)        _mm_prefetch((const char *)(p), _MM_HINT_T0)
 #define a_zero()             _mm512_setzero_si512()
 

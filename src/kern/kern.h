@@ -2,7 +2,7 @@
  *
  * Owns: loops over raw pointers that are worth SIMD. Refuses: structs from
  * above, allocation, errors. Every variant of shortest_path, nearest_pair, hadamard,
- * unpack4 and lut16 gives bit-identical results (no contraction, fixed order),
+ * unpack and lut gives bit-identical results (no contraction, fixed order),
  * because artifacts depend on them; the dot products round differently per
  * variant, but the same for any thread count.
  */
@@ -55,10 +55,15 @@ typedef struct nq_kern {
                          unsigned ka, unsigned kb);
     /* In-place Walsh-Hadamard butterflies of x[0..n), then * scale. */
     void (*hadamard)(float *x, uint32_t n, float scale);
-    /* units * 16 bytes to units * 32 symbols: low nibbles, then high nibbles. */
-    void (*unpack4)(uint8_t *dst, const uint8_t *src, uint64_t units);
-    /* dst[i] = (add ? dst[i] : 0) + table[symbols[i]], table of 16, symbols < 16. */
-    void (*lut16)(int8_t *dst, const uint8_t *symbols, const int8_t *table, uint64_t n, int add);
+    /* One plane of `width` bits (1, 2, 4, 8) of whole units, docs/FORMAT.md, "Symbols": the
+     * 4 * width bytes at src + u*unit_bytes to the symbols dst[32*u ...], their lowest bit
+     * at `shift`. With shift 0 symbols are set, else bits are added to them. */
+    void (*unpack)(uint8_t *dst, const uint8_t *src, uint64_t units, uint64_t unit_bytes,
+                   unsigned width, unsigned shift);
+    /* dst[i] = (add ? dst[i] : 0) + table[symbols[i]] modulo 256; table of k entries, k a
+     * multiple of 16 up to 256, all symbols below it. */
+    void (*lut)(int8_t *dst, const uint8_t *symbols, const int8_t *table, unsigned k, uint64_t n,
+                int add);
     /* sum a[i] * x[i]. */
     float (*dot_i8)(const int8_t *a, const float *x, uint64_t n);
     float (*dot_f32)(const float *a, const float *x, uint64_t n);

@@ -4,19 +4,69 @@
 #include <immintrin.h>
 
 #include "kern/kern_path_x86.h"
+#include "kern/kern_symbols_x86.h"
 
-static void lut16(int8_t *dst, const uint8_t *symbols, const int8_t *table, uint64_t n, int add) {
-    __m256i lut = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)table));
+/* Sixteen entries at a time: of an index whose high half is another one's, the byte gets
+ * its top bit, for which the shuffle gives 0. */
+static inline __m128i look_up16(const int8_t *table, unsigned k, __m128i symbols) {
+    __m128i sum = _mm_setzero_si128();
+    for (unsigned b = 0; b < k; b += 16) {
+        __m128i index = _mm_xor_si128(symbols, _mm_set1_epi8((char)b));
+        index = _mm_adds_epu8(index, _mm_set1_epi8(0x70));
+        __m128i part = _mm_loadu_si128((const __m128i *)(const void *)(table + b));
+        sum = _mm_or_si128(sum, _mm_shuffle_epi8(part, index));
+    }
+    return sum;
+}
+
+/* What is left after whole vectors: rows of symbols are multiples of eight. */
+static void lut_rest(int8_t *dst, const uint8_t *symbols, const int8_t *table, unsigned k,
+                     uint64_t n, int add) {
+    uint64_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        __m128i s = _mm_loadu_si128((const __m128i *)(const void *)(symbols + i));
+        __m128i v = look_up16(table, k, s);
+        if (add) {
+            v = _mm_add_epi8(v, _mm_loadu_si128((const __m128i *)(const void *)(dst + i)));
+        }
+        _mm_storeu_si128((__m128i *)(void *)(dst + i), v);
+    }
+    if (i + 8 <= n) {
+        __m128i s = _mm_loadl_epi64((const __m128i *)(const void *)(symbols + i));
+        __m128i v = look_up16(table, k, s);
+        if (add) {
+            v = _mm_add_epi8(v, _mm_loadl_epi64((const __m128i *)(const void *)(dst + i)));
+        }
+        _mm_storel_epi64((__m128i *)(void *)(dst + i), v);
+        i += 8;
+    }
+    body_lut(dst + i, symbols + i, table, k, n - i, add);
+}
+
+static inline __m256i look_up(const int8_t *table, unsigned k, __m256i symbols) {
+    __m256i sum = _mm256_setzero_si256();
+    for (unsigned b = 0; b < k; b += 16) { /* see look_up16() */
+        __m256i index = _mm256_xor_si256(symbols, _mm256_set1_epi8((char)b));
+        index = _mm256_adds_epu8(index, _mm256_set1_epi8(0x70));
+        __m256i part = _mm256_broadcastsi128_si256(
+            _mm_loadu_si128((const __m128i *)(const void *)(table + b)));
+        sum = _mm256_or_si256(sum, _mm256_shuffle_epi8(part, index));
+    }
+    return sum;
+}
+
+static void lut(int8_t *dst, const uint8_t *symbols, const int8_t *table, unsigned k, uint64_t n,
+                int add) {
     uint64_t i = 0;
     for (; i + 32 <= n; i += 32) {
-        __m256i s = _mm256_loadu_si256((const __m256i *)(symbols + i));
-        __m256i v = _mm256_shuffle_epi8(lut, s);
+        __m256i s = _mm256_loadu_si256((const __m256i *)(const void *)(symbols + i));
+        __m256i v = look_up(table, k, s);
         if (add) {
-            v = _mm256_add_epi8(v, _mm256_loadu_si256((const __m256i *)(dst + i)));
+            v = _mm256_add_epi8(v, _mm256_loadu_si256((const __m256i *)(const void *)(dst + i)));
         }
-        _mm256_storeu_si256((__m256i *)(dst + i), v);
+        _mm256_storeu_si256((__m256i *)(void *)(dst + i), v);
     }
-    body_lut16(dst + i, symbols + i, table, n - i, add);
+    lut_rest(dst + i, symbols + i, table, k, n - i, add);
 }
 
 static float dot_i8(const int8_t *a, const float *x, uint64_t n) {
@@ -93,8 +143,8 @@ static void hadamard(float *x, uint32_t n, float scale) {
     }
 }
 
-const nq_kern nq_kern_avx2 = {"avx2",       shortest_path, nearest_pair, hadamard,
-                              body_unpack4, lut16,         dot_i8,       dot_f32};
+const nq_kern nq_kern_avx2 = {"avx2", shortest_path, nearest_pair, hadamard,
+                              unpack, lut,           dot_i8,       dot_f32};
 #else
 typedef int nq_kern_avx2_is_for_x86;
 #endif

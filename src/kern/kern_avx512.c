@@ -4,18 +4,44 @@
 #include <immintrin.h>
 
 #include "kern/kern_path_x86.h"
+#include "kern/kern_symbols_x86.h"
 
-static void lut16(int8_t *dst, const uint8_t *symbols, const int8_t *table, uint64_t n, int add) {
-    __m512i lut = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)table));
+/* Sixteen entries at a time: of an index whose high half is another one's, the byte gets
+ * its top bit, for which the shuffle gives 0. */
+static inline __m512i look_up(const int8_t *table, unsigned k, __m512i symbols) {
+    __m512i sum = _mm512_setzero_si512();
+    for (unsigned b = 0; b < k; b += 16) {
+        __m512i index = _mm512_xor_si512(symbols, _mm512_set1_epi8((char)b));
+        index = _mm512_adds_epu8(index, _mm512_set1_epi8(0x70));
+        __m512i part =
+            _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)(table + b)));
+        sum = _mm512_or_si512(sum, _mm512_shuffle_epi8(part, index));
+    }
+    return sum;
+}
+
+static inline void lut_at(int8_t *dst, const uint8_t *symbols, const int8_t *table, unsigned k,
+                          __mmask64 m, int add) {
+    __m512i v = look_up(table, k, _mm512_maskz_loadu_epi8(m, symbols));
+    if (add) {
+        v = _mm512_add_epi8(v, _mm512_maskz_loadu_epi8(m, dst));
+    }
+    _mm512_mask_storeu_epi8(dst, m, v);
+}
+
+static void lut(int8_t *dst, const uint8_t *symbols, const int8_t *table, unsigned k, uint64_t n,
+                int add) {
     uint64_t i = 0;
     for (; i + 64 <= n; i += 64) {
-        __m512i v = _mm512_shuffle_epi8(lut, _mm512_loadu_si512(symbols + i));
+        __m512i v = look_up(table, k, _mm512_loadu_si512(symbols + i));
         if (add) {
             v = _mm512_add_epi8(v, _mm512_loadu_si512(dst + i));
         }
         _mm512_storeu_si512(dst + i, v);
     }
-    body_lut16(dst + i, symbols + i, table, n - i, add);
+    if (i < n) {
+        lut_at(dst + i, symbols + i, table, k, (1ULL << (n - i)) - 1U, add);
+    }
 }
 
 static float dot_i8(const int8_t *a, const float *x, uint64_t n) {
@@ -85,8 +111,8 @@ static void hadamard(float *x, uint32_t n, float scale) {
     }
 }
 
-const nq_kern nq_kern_avx512 = {"avx512",     shortest_path, nearest_pair, hadamard,
-                                body_unpack4, lut16,         dot_i8,       dot_f32};
+const nq_kern nq_kern_avx512 = {"avx512", shortest_path, nearest_pair, hadamard,
+                                unpack,   lut,           dot_i8,       dot_f32};
 #else
 typedef int nq_kern_avx512_is_for_x86;
 #endif

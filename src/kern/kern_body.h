@@ -238,18 +238,21 @@ static inline void body_hadamard(float *x, uint32_t n, float scale) {
     }
 }
 
-static inline void body_unpack4(uint8_t *dst, const uint8_t *src, uint64_t units) {
-    for (uint64_t u = 0; u < units; u++) {
-        for (unsigned t = 0; t < 16; t++) {
-            uint8_t v = src[u * 16 + t];
-            dst[u * 32 + t] = v & 15U;
-            dst[u * 32 + 16 + t] = (uint8_t)(v >> 4);
+static inline void body_unpack(uint8_t *dst, const uint8_t *src, uint64_t units,
+                               uint64_t unit_bytes, unsigned width, unsigned shift) {
+    unsigned n = 4 * width;
+    unsigned mask = (1U << width) - 1U;
+    for (uint64_t u = 0; u < units; u++, src += unit_bytes, dst += 32) {
+        for (unsigned i = 0; i < 32; i++) {
+            unsigned v = ((unsigned)src[i % n] >> (i / n * width) & mask) << shift;
+            dst[i] = (uint8_t)(shift > 0 ? dst[i] | v : v);
         }
     }
 }
 
-static inline void body_lut16(int8_t *dst, const uint8_t *symbols, const int8_t *table, uint64_t n,
-                              int add) {
+static inline void body_lut(int8_t *dst, const uint8_t *symbols, const int8_t *table, unsigned k,
+                            uint64_t n, int add) {
+    (void)k;
     for (uint64_t i = 0; i < n; i++) {
         int8_t v = table[symbols[i]];
         dst[i] = (int8_t)(add ? dst[i] + v : v);

@@ -114,25 +114,58 @@ static void hadamard(float *x, uint32_t n, float scale) {
     }
 }
 
-static void unpack4(uint8_t *dst, const uint8_t *src, uint64_t units) {
-    for (uint64_t u = 0; u < units; u++) {
-        uint8x16_t v = vld1q_u8(src + u * 16);
-        vst1q_u8(dst + u * 32, vandq_u8(v, vdupq_n_u8(15)));
-        vst1q_u8(dst + u * 32 + 16, vshrq_n_u8(v, 4));
+/* Symbols 16*half to 16*half + 15 of one unit's plane: its bytes as often as symbols share
+ * them, each shifted down to its own. */
+static inline uint8x16_t plane_symbols(const uint8_t *p, unsigned width, unsigned half) {
+    uint8_t bytes[16];
+    int8_t down[16];
+    unsigned n = 4 * width;
+    for (unsigned i = 0; i < 16; i++) {
+        bytes[i] = p[(16 * half + i) % n];
+        down[i] = (int8_t)(-(int)((16 * half + i) / n * width));
+    }
+    return vandq_u8(vshlq_u8(vld1q_u8(bytes), vld1q_s8(down)),
+                    vdupq_n_u8((uint8_t)((1U << width) - 1U)));
+}
+
+static inline __attribute__((always_inline)) void unpack_width(uint8_t *dst, const uint8_t *src,
+                                                               uint64_t units, uint64_t unit_bytes,
+                                                               unsigned width, unsigned shift) {
+    int8x16_t up = vdupq_n_s8((int8_t)shift);
+    for (uint64_t u = 0; u < units; u++, src += unit_bytes, dst += 32) {
+        for (unsigned half = 0; half < 2; half++) {
+            uint8x16_t v = vshlq_u8(plane_symbols(src, width, half), up);
+            if (shift > 0) {
+                v = vorrq_u8(v, vld1q_u8(dst + (size_t)16 * half));
+            }
+            vst1q_u8(dst + (size_t)16 * half, v);
+        }
     }
 }
 
-static void lut16(int8_t *dst, const uint8_t *symbols, const int8_t *table, uint64_t n, int add) {
-    int8x16_t lut = vld1q_s8(table);
+static void unpack(uint8_t *dst, const uint8_t *src, uint64_t units, uint64_t unit_bytes,
+                   unsigned width, unsigned shift) {
+    switch (width) {
+    case 8: unpack_width(dst, src, units, unit_bytes, 8, 0); break;
+    case 4: unpack_width(dst, src, units, unit_bytes, 4, shift); break;
+    case 2: unpack_width(dst, src, units, unit_bytes, 2, shift); break;
+    default: unpack_width(dst, src, units, unit_bytes, 1, shift); break;
+    }
+}
+
+/* Sixteen entries at a time; an index beyond its sixteen gives 0. */
+static void lut(int8_t *dst, const uint8_t *symbols, const int8_t *table, unsigned k, uint64_t n,
+                int add) {
     uint64_t i = 0;
     for (; i + 16 <= n; i += 16) {
-        int8x16_t v = vqtbl1q_s8(lut, vld1q_u8(symbols + i));
-        if (add) {
-            v = vaddq_s8(v, vld1q_s8(dst + i));
+        uint8x16_t s = vld1q_u8(symbols + i);
+        int8x16_t v = add ? vld1q_s8(dst + i) : vdupq_n_s8(0);
+        for (unsigned b = 0; b < k; b += 16) {
+            v = vaddq_s8(v, vqtbl1q_s8(vld1q_s8(table + b), vsubq_u8(s, vdupq_n_u8((uint8_t)b))));
         }
         vst1q_s8(dst + i, v);
     }
-    body_lut16(dst + i, symbols + i, table, n - i, add);
+    body_lut(dst + i, symbols + i, table, k, n - i, add);
 }
 
 /* Sixteen partial sums in four registers, as the other variants keep them. */
@@ -174,8 +207,8 @@ static float dot_f32(const float *a, const float *x, uint64_t n) {
     return reduce(acc) + body_dot_f32(a + i, x + i, n - i);
 }
 
-const nq_kern nq_kern_neon = {"neon",  shortest_path, nearest_pair, hadamard,
-                              unpack4, lut16,         dot_i8,       dot_f32};
+const nq_kern nq_kern_neon = {"neon", shortest_path, nearest_pair, hadamard,
+                              unpack, lut,           dot_i8,       dot_f32};
 #else
 typedef int nq_kern_neon_is_for_aarch64;
 #endif

@@ -1,6 +1,6 @@
 /* linear.c - see linear.h. As floats, blocks of tokens go through OpenBLAS, one tile
- * of decoded rows at a time, and a single token through the codec's own products;
- * as integers, both through quant/fast.h. */
+ * of decoded rows at a time, and a single token through the codec's own products, or
+ * those with rows as the artifact stores them; as integers, both through quant/fast.h. */
 #include "model/linear.h"
 
 #include <cblas.h>
@@ -38,7 +38,7 @@ struct nq_linear_work {
  * time; symbols of a task, as a rule. */
 #define FAST_ROWS_MIN 8
 #define FAST_ROWS_MAX 256
-/* Tasks of a thread, at most, in one matrix. */
+/* Tasks of a thread in one matrix; more where FAST_BYTES_MAX cuts. */
 #define FAST_TASKS     2
 #define FAST_BYTES_MIN (8 << 10)
 #define FAST_BYTES_MAX (1 << 20)
@@ -197,13 +197,16 @@ static const float *tile_weights(const product *p, const nq_linear *l, uint64_t 
 /* Rows as the artifact has them, see nq_weight_in_place(). */
 static void stored_dots(float *y, const nq_gemv_kern *kern, const void *w, nq_dtype type,
                         uint64_t rows, const float *x, uint64_t cols) {
-    const uint16_t *half = w;
-    const uint8_t *block = w;
-    uint64_t row_bytes = cols / NQ_Q8_0_WEIGHTS * NQ_Q8_0_BYTES;
-    for (uint64_t i = 0; i < rows; i++) {
-        y[i] = type == NQ_Q8_0  ? kern->dot_q8_0(block + i * row_bytes, x, cols)
-               : type == NQ_F16 ? kern->dot_f16(half + i * cols, x, cols)
-                                : kern->dot_bf16(half + i * cols, x, cols);
+    const char *row = w;
+    uint64_t row_bytes = type == NQ_Q8_0  ? cols / NQ_Q8_0_WEIGHTS * NQ_Q8_0_BYTES
+                         : type == NQ_F32 ? cols * sizeof(float)
+                                          : cols * sizeof(uint16_t);
+    for (uint64_t i = 0; i < rows; i++, row += row_bytes) {
+        const void *at = row;
+        y[i] = type == NQ_Q8_0  ? kern->dot_q8_0(at, x, cols)
+               : type == NQ_F16 ? kern->dot_f16(at, x, cols)
+               : type == NQ_F32 ? nq_kern_best()->dot_f32(at, x, cols)
+                                : kern->dot_bf16(at, x, cols);
     }
 }
 

@@ -22,7 +22,7 @@
 typedef struct nq_linear {
     nq_weights *weights; /* borrowed; where rows are read that are not in memory */
     const nq_weight *w;  /* rows = outputs, cols = inputs; NULL: not bound */
-    const float *dense;  /* (rows, cols), borrowed; NULL: decoded when used */
+    const float *dense;  /* (rows, cols), borrowed; NULL: decoded, or read as stored */
     uint64_t row0;       /* the part of w that this matrix is: its first row, */
     uint64_t rows;       /* and how many; 0: all of w. dense starts at row0 */
     const nq_fast *fast; /* w prepared for integer products, or NULL: float32 */

@@ -183,7 +183,10 @@ static novaq_status bind_weight(nq_linear *l, binder *b, const nq_weight *t) {
     *l = (nq_linear){.weights = b->m->weights, .w = t};
     uint64_t bytes = t->elements * sizeof(float);
     nq_dtype type;
-    if (t->q == NULL && bytes <= b->budget && nq_weight_in_place(&type, t, 0) == NULL) {
+    const void *stored = nq_weight_in_place(&type, t, 0);
+    if (stored != NULL && type == NQ_F32) {
+        l->dense = stored;
+    } else if (t->q == NULL && bytes <= b->budget && stored == NULL) {
         b->budget -= bytes;
         NQ_TRY(make_dense(&l->dense, b, t));
     }

@@ -66,7 +66,8 @@ typedef struct nq_model {
 
 /* Opens path (source or artifact), checks every shape against the
  * hyperparameters, converts what is not coded to float32 (up to half of the
- * machine's memory; the rest is read when used). NOVAQ_E_UNSUPPORTED names what
+ * machine's memory; the rest is read when used) unless an artifact stores it as products
+ * read it (F32, F16, BF16, Q8_0). NOVAQ_E_UNSUPPORTED names what
  * the runtime does not run. pool must outlive the model; NULL is one thread. */
 NOVAQ_CHECK novaq_status nq_model_open(nq_model **out, const char *path, nq_pool *pool,
                                        novaq_error *err);

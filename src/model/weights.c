@@ -190,10 +190,11 @@ const void *nq_weight_in_place(nq_dtype *type, const nq_weight *t, uint64_t row)
     *type = stored_dtype(t->layer);
     uint64_t all = 0;
     uint64_t start = 0;
-    if ((*type != NQ_F16 && *type != NQ_BF16 && *type != NQ_Q8_0) ||
+    unsigned align = *type == NQ_F32 ? 4 : *type == NQ_Q8_0 ? 1 : 2;
+    if ((*type != NQ_F32 && *type != NQ_F16 && *type != NQ_BF16 && *type != NQ_Q8_0) ||
         !nq_dtype_bytes(*type, t->elements, t->cols, &all) || all > t->layer->data_bytes ||
         !nq_dtype_bytes(*type, row * t->cols, t->cols, &start) ||
-        (*type != NQ_Q8_0 && (uintptr_t)t->layer->data % 2 != 0)) {
+        (uintptr_t)t->layer->data % align != 0) {
         return NULL;
     }
     return t->layer->data + start;

@@ -35,8 +35,8 @@ nq_tensors *nq_weights_tensors(const nq_weights *w);         /* or NULL */
 size_t nq_weights_count(const nq_weights *w);
 const nq_weight *nq_weights_at(const nq_weights *w, size_t i);
 const nq_weight *nq_weights_find(const nq_weights *w, const char *name); /* or NULL */
-/* Row `row` on, where an artifact stores t as binary16, bfloat16 or Q8_0 (*type says
- * which): in place, for products that read it as it is. NULL otherwise. */
+/* Row `row` on, where an artifact stores t as binary32, binary16, bfloat16 or Q8_0 (*type
+ * says which): in place, for products that read it as it is. NULL otherwise. */
 const void *nq_weight_in_place(nq_dtype *type, const nq_weight *t, uint64_t row);
 /* Rows [row0, row0+count) of the matrix view as float32 (count, cols).
  * Thread-safe. */

@@ -8,12 +8,21 @@
 #include "quant/qmat.h"
 #include "quant/trellis.h"
 
+/* Entries of the longest codebook. */
+#define TABLE 256
+/* Symbols from which looking them up in vectors pays for the table it needs. */
+#define LONG_RUN 64
+
 /* Scratch: a ring of unpacked rows (history included), the int8 sums of one row
  * as d planes of symbols, and activations permuted to the same planes. */
 typedef struct row_scratch {
     uint8_t *ring[NQ_MAX_LEVELS + 1]; /* (fields, stride) each */
     int8_t *sums;                     /* (d, stride) */
     float *planes;                    /* (d, stride) */
+    int8_t *tables;                   /* (levels, d, TABLE) of the only group, see make_tables() */
+    bool have_tables;
+    unsigned table_size[NQ_MAX_LEVELS]; /* entries of a table of each level */
+    nq_symbol_rows rows;
 } row_scratch;
 
 static uint64_t align64(uint64_t n) { return (n + 63) / 64 * 64; }
@@ -32,8 +41,9 @@ uint64_t nq_qmat_scratch(const nq_qmat *q) {
     }
     uint64_t stride = nq_scheme_row_symbols(&q->scheme, q->cols);
     uint64_t ring = align64(stride * q->scheme.fields) * (NQ_MAX_LEVELS + 1);
+    uint64_t tables = (uint64_t)q->scheme.levels * q->scheme.d * TABLE;
     return ring + align64(stride * q->scheme.d) + align64(stride * q->scheme.d * sizeof(float)) +
-           64;
+           tables + 64;
 }
 
 static row_scratch carve(const nq_qmat *q, void *scratch) {
@@ -47,6 +57,15 @@ static row_scratch carve(const nq_qmat *q, void *scratch) {
     rs.sums = (int8_t *)p;
     p += align64(stride * q->scheme.d);
     rs.planes = (float *)(void *)p;
+    rs.tables = (int8_t *)p + align64(stride * q->scheme.d * sizeof(float));
+    rs.have_tables = false;
+    rs.rows = nq_symbol_rows_of(&q->scheme, q->cols);
+    for (unsigned l = 0; l < q->scheme.levels; l++) {
+        /* For all symbols of its bits; those beyond K mean 0, as a hostile file may hold
+         * such symbols where K is no power of two. */
+        unsigned all = 1U << rs.rows.bits[q->scheme.field[l]];
+        rs.table_size[l] = all < 16 ? 16 : all;
+    }
     return rs;
 }
 
@@ -55,8 +74,7 @@ static uint8_t *ring_row(const row_scratch *rs, uint64_t row) {
 }
 
 static void unpack_row(const nq_qmat *q, const row_scratch *rs, uint64_t row) {
-    nq_symbols_unpack(ring_row(rs, row), &q->scheme,
-                      q->symbols + row * nq_scheme_row_bytes(&q->scheme, q->cols), q->cols);
+    nq_symbols_unpack_row(ring_row(rs, row), &rs->rows, q->symbols + row * rs->rows.bytes);
 }
 
 /* Unpacks the rows above `row` that its levels look at. */
@@ -69,37 +87,69 @@ static void unpack_history(const nq_qmat *q, const row_scratch *rs, uint64_t row
     }
 }
 
-/* Adds one level's entries for the symbols [j0, j1) of a group. symbols == NULL:
- * above the segment, symbol 0. */
-static void add_level(int8_t *sums, uint64_t stride, const nq_scheme *s, unsigned l,
-                      const int8_t *entries, const uint8_t *symbols, uint64_t j0, uint64_t j1,
-                      const nq_kern *kern) {
-    unsigned k = s->k[s->field[l]];
-    for (unsigned v = 0; v < s->d; v++) {
-        int8_t *dst = sums + v * stride;
-        if (symbols == NULL) {
-            for (uint64_t j = j0; j < j1; j++) {
-                dst[j] = (int8_t)((l > 0 ? dst[j] : 0) + entries[v]);
-            }
-        } else if (k <= 16) {
-            int8_t table[16] = {0};
-            for (unsigned b = 0; b < k; b++) {
-                table[b] = entries[(size_t)b * s->d + v];
-            }
-            kern->lut16(dst + j0, symbols + j0, table, j1 - j0, l > 0);
-        } else {
-            for (uint64_t j = j0; j < j1; j++) {
-                /* A hostile file may hold symbols beyond a K that is no power of two. */
-                int8_t e = symbols[j] < k ? entries[(size_t)symbols[j] * s->d + v] : 0;
-                dst[j] = (int8_t)((l > 0 ? dst[j] : 0) + e);
-            }
+/* Component v of k entries of d, plus `first`. */
+static void fill_table(int8_t *table, unsigned size, const int8_t *entries, unsigned k, unsigned d,
+                       unsigned v, int first) {
+    memset(table, first, size);
+    for (unsigned b = 0; b < k; b++) {
+        table[b] = (int8_t)(entries[(size_t)b * d + v] + first);
+    }
+}
+
+/* Tables of all levels, once for all rows, where rows are long and there is one group. `first` is
+ * added to the newest level. */
+static void make_tables(row_scratch *rs, const nq_qmat *q, int first) {
+    const nq_scheme *s = &q->scheme;
+    rs->have_tables = q->groups == 1 && nq_scheme_row_symbols(s, q->cols) >= LONG_RUN;
+    for (unsigned l = 0; rs->have_tables && l < s->levels; l++) {
+        for (unsigned v = 0; v < s->d; v++) {
+            fill_table(rs->tables + ((size_t)l * s->d + v) * TABLE, rs->table_size[l],
+                       q->codebooks + nq_level_offset(s, l), s->k[s->field[l]], s->d, v,
+                       l == 0 ? first : 0);
         }
     }
 }
 
-/* rs->sums = sum over levels of the entries of one row; the row's own symbols
- * and its history are in the ring. */
-static void sum_levels(const nq_qmat *q, const row_scratch *rs, uint64_t row, const nq_kern *kern) {
+/* One level of one row: which symbols [j0, j1) take which entries. */
+typedef struct level_job {
+    const nq_kern *kern;
+    const int8_t *entries;  /* (K, d) of the group */
+    const int8_t *tables;   /* (d, TABLE) of the same, or NULL */
+    const uint8_t *symbols; /* of the row; NULL: above the segment, symbol 0 */
+    unsigned level, k, d;
+    unsigned size; /* of a table */
+    int first;     /* what level 0 starts from */
+    uint64_t j0, j1;
+} level_job;
+
+/* Sets (level 0) or adds component v of a level. */
+static void add_component(int8_t *dst, const level_job *w, unsigned v) {
+    if (w->symbols == NULL) {
+        for (uint64_t j = w->j0; j < w->j1; j++) {
+            dst[j] = (int8_t)((w->level > 0 ? dst[j] : w->first) + w->entries[v]);
+        }
+        return;
+    }
+    int8_t own[16];
+    const int8_t *table = w->tables != NULL ? w->tables + (size_t)v * TABLE : own;
+    if (w->tables == NULL && w->size == 16) {
+        fill_table(own, w->size, w->entries, w->k, w->d, v, w->first);
+    }
+    if (w->tables != NULL || w->size == 16) {
+        w->kern->lut(dst + w->j0, w->symbols + w->j0, table, w->size, w->j1 - w->j0, w->level > 0);
+        return;
+    }
+    for (uint64_t j = w->j0; j < w->j1; j++) {
+        unsigned b = w->symbols[j];
+        int8_t e = b < w->k ? w->entries[(size_t)b * w->d + v] : 0;
+        dst[j] = (int8_t)((w->level > 0 ? dst[j] : w->first) + e);
+    }
+}
+
+/* sums (d, plane) = `first` plus the entries of one row, over all levels; the row's own
+ * symbols and its history are in the ring. */
+static void sum_levels(int8_t *sums, uint64_t plane, int first, const nq_qmat *q,
+                       const row_scratch *rs, uint64_t row, const nq_kern *kern) {
     const nq_scheme *s = &q->scheme;
     uint64_t stride = nq_scheme_row_symbols(s, q->cols);
     uint64_t per_group = q->groups == 1 ? stride : q->group_cols / s->d;
@@ -109,13 +159,31 @@ static void sum_levels(const nq_qmat *q, const row_scratch *rs, uint64_t row, co
         uint64_t j0 = g * per_group;
         uint64_t j1 = g + 1 == q->groups ? stride : j0 + per_group;
         for (unsigned l = 0; l < s->levels; l++) {
-            const uint8_t *symbols = NULL;
+            level_job w = {.kern = kern,
+                           .entries = book + nq_level_offset(s, l),
+                           .level = l,
+                           .k = s->k[s->field[l]],
+                           .d = s->d,
+                           .size = rs->table_size[l],
+                           .first = l == 0 ? first : 0,
+                           .j0 = j0,
+                           .j1 = j1};
             if (in_segment >= s->lag[l]) {
-                symbols = ring_row(rs, row - s->lag[l]) + s->field[l] * stride;
+                w.symbols = ring_row(rs, row - s->lag[l]) + s->field[l] * stride;
             }
-            add_level(rs->sums, stride, s, l, book + nq_level_offset(s, l), symbols, j0, j1, kern);
+            if (rs->have_tables) {
+                w.tables = rs->tables + (size_t)l * s->d * TABLE;
+            }
+            for (unsigned v = 0; v < s->d; v++) {
+                add_component(sums + v * plane, &w, v);
+            }
         }
     }
+}
+
+/* The same in rs->sums, without anything added. */
+static void sum_row(const nq_qmat *q, const row_scratch *rs, uint64_t row, const nq_kern *kern) {
+    sum_levels(rs->sums, nq_scheme_row_symbols(&q->scheme, q->cols), 0, q, rs, row, kern);
 }
 
 static float row_factor(const nq_qmat *q, uint64_t row) {
@@ -173,10 +241,11 @@ void nq_qmat_decode(float *out, const nq_qmat *q, uint64_t row0, uint64_t count,
     }
     const nq_kern *kern = nq_kern_best();
     row_scratch rs = carve(q, scratch);
+    make_tables(&rs, q, 0);
     unpack_history(q, &rs, row0);
     for (uint64_t i = 0; i < count; i++) {
         unpack_row(q, &rs, row0 + i);
-        sum_levels(q, &rs, row0 + i, kern);
+        sum_row(q, &rs, row0 + i, kern);
         write_row(out + i * q->cols, q, &rs, row0 + i);
     }
 }
@@ -238,10 +307,11 @@ void nq_qmat_gemv(float *y, const nq_qmat *q, uint64_t row0, uint64_t count, con
         uint64_t n = nq_scheme_row_symbols(&q->scheme, q->cols) * q->scheme.d;
         row_scratch rs = carve(q, scratch);
         permute_activations(q, &rs, xr);
+        make_tables(&rs, q, 0);
         unpack_history(q, &rs, row0);
         for (uint64_t i = 0; i < count; i++) {
             unpack_row(q, &rs, row0 + i);
-            sum_levels(q, &rs, row0 + i, kern);
+            sum_row(q, &rs, row0 + i, kern);
             y[i] = row_factor(q, row0 + i) * kern->dot_i8(rs.sums, rs.planes, n);
         }
     }
@@ -250,25 +320,24 @@ void nq_qmat_gemv(float *y, const nq_qmat *q, uint64_t row0, uint64_t count, con
     }
 }
 
-void nq_qmat_sums(int8_t *out, uint64_t plane, const nq_qmat *q, uint64_t row0, uint64_t count,
-                  void *scratch) {
+void nq_qmat_sums(uint8_t *out, uint64_t plane, int first, const nq_qmat *q, uint64_t row0,
+                  uint64_t count, void *scratch) {
     if (q->scheme.kind == NQ_SCHEME_Q8) {
         for (uint64_t i = 0; i < count; i++) {
-            memcpy(out + i * plane, q->symbols + (row0 + i) * q->cols, q->cols);
+            const uint8_t *values = q->symbols + (row0 + i) * q->cols;
+            for (uint64_t c = 0; c < q->cols; c++) {
+                out[i * plane + c] = (uint8_t)(values[c] + first);
+            }
         }
         return;
     }
     const nq_kern *kern = nq_kern_best();
-    uint64_t stride = nq_scheme_row_symbols(&q->scheme, q->cols);
     row_scratch rs = carve(q, scratch);
+    make_tables(&rs, q, first);
     unpack_history(q, &rs, row0);
     for (uint64_t i = 0; i < count; i++) {
         unpack_row(q, &rs, row0 + i);
-        sum_levels(q, &rs, row0 + i, kern);
-        unsigned v = 0;
-        do {
-            memcpy(out + (i * q->scheme.d + v) * plane, rs.sums + v * stride, stride);
-        } while (++v < q->scheme.d);
+        sum_levels((int8_t *)out + i * q->scheme.d * plane, plane, first, q, &rs, row0 + i, kern);
     }
 }
 

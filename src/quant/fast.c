@@ -186,28 +186,31 @@ static void decode_rows(uint8_t *out, const nq_fast *f, uint64_t row0, uint64_t 
         f->kern->decode(out, &f->codes, row0, count);
         return;
     }
-    const uint8_t flip = f->bias != 0 ? 0x80 : 0; /* adds 128 to an int8 */
-    uint64_t bytes = count * f->row_bytes;
-    memset(out, flip, bytes);
-    nq_qmat_sums((int8_t *)out, f->plane, f->q, row0, count, scratch);
-    for (uint64_t i = 0; flip != 0 && i < bytes; i++) {
-        out[i] ^= flip;
-    }
+    nq_qmat_sums(out, f->plane, f->bias, f->q, row0, count, scratch);
 }
 
 static uint64_t align64(uint64_t n) { return (n + 63) / 64 * 64; }
 
 /* Tokens whose sums are kept at once. */
 #define SUM_TOKENS 256
+/* Decoded bytes of rows that one token meets: they stay in the caches of
+ * a core, and rows are enough for the tables that decoding makes. */
+#define ONE_TOKEN_BYTES (64U << 10)
 
 uint64_t nq_fast_tile_rows(const nq_fast *f) {
     uint64_t rows = (uint64_t)(256 << 10) / f->row_bytes / 8 * 8;
     return rows < 16 ? 16 : rows > 96 ? 96 : rows;
 }
 
+static uint64_t rows_at_once(const nq_fast *f) {
+    uint64_t rows = ONE_TOKEN_BYTES / f->row_bytes / 4 * 4;
+    return rows < 4 ? 4 : rows;
+}
+
 uint64_t nq_fast_scratch(const nq_fast *f, uint64_t rows, uint64_t tokens) {
     uint64_t sums = tokens < SUM_TOKENS ? tokens : SUM_TOKENS;
-    uint64_t bytes = tokens == 1 && f->lane != 0 ? 0 : align64(rows * f->row_bytes);
+    uint64_t decoded = tokens > 1 ? rows : f->lane != 0 ? 0 : rows_at_once(f);
+    uint64_t bytes = align64(decoded * f->row_bytes);
     return 64 + bytes + align64(rows * sums * sizeof(int32_t)) + align64(nq_qmat_scratch(f->q));
 }
 
@@ -215,8 +218,46 @@ uint64_t nq_fast_scratch(const nq_fast *f, uint64_t rows, uint64_t tokens) {
  * products are done. */
 static void fetch_scales(const nq_fast *f, uint64_t row0, uint64_t count) {
     const char *scales = (const char *)(f->q->row_scale + row0);
-    for (uint64_t at = 0; at < count * sizeof *f->q->row_scale; at += 64) {
-        __builtin_prefetch(scales + at);
+    const char *end = (const char *)(f->q->row_scale + row0 + count);
+    for (; scales < end; scales += 64) {
+        __builtin_prefetch(scales);
+    }
+    __builtin_prefetch(end - 1);
+}
+
+/* Rows of symbols that are unpacked before they are looked up; scratch: NQ_PLANE_ALIGN more
+ * than one. */
+static void unpacked_rows(int32_t *sums, const nq_fast *f, uint64_t row0, uint64_t count,
+                          const int8_t *x, uint8_t *scratch) {
+    nq_symbol_rows rows = nq_symbol_rows_of(&f->q->scheme, f->q->cols);
+    for (uint64_t i = 0; i < count; i++) {
+        nq_symbols_unpack_row(scratch, &rows, f->q->symbols + (row0 + i) * rows.bytes);
+        sums[i] = f->kern->dot_fields(&f->fields, scratch, x);
+    }
+}
+
+/* scratch: rows_at_once() decoded rows, then what decoding needs. */
+static void one_token(int32_t *sums, const nq_fast *f, uint64_t row0, uint64_t count,
+                      const int8_t *x, uint8_t *scratch) {
+    if (f->lane != 0) {
+        f->kern->gemv(sums, &f->codes, row0, count, x);
+        return;
+    }
+    if (f->q->scheme.kind == NQ_SCHEME_Q8) {
+        f->kern->gemv_i8(sums, (const int8_t *)f->q->symbols + row0 * f->q->cols, count, f->q->cols,
+                         x);
+        return;
+    }
+    if (f->fields.tables != NULL) {
+        unpacked_rows(sums, f, row0, count, x, scratch);
+        return;
+    }
+    uint64_t step = rows_at_once(f);
+    uint8_t *rest = scratch + align64(step * f->row_bytes);
+    for (uint64_t i = 0; i < count; i += step) {
+        uint64_t rows = count - i < step ? count - i : step;
+        decode_rows(scratch, f, row0 + i, rows, rest);
+        f->kern->gemm(sums + i, rows, scratch, rows, x, 1, f->row_bytes, f->codes.wide);
     }
 }
 
@@ -226,9 +267,9 @@ void nq_fast_apply(float *y, uint64_t ldy, const nq_fast *f, uint64_t row0, uint
     uint64_t most = n < SUM_TOKENS ? n : SUM_TOKENS;
     int32_t *sums = (int32_t *)(void *)p;
     p += align64(count * most * sizeof *sums);
-    if (n == 1 && f->lane != 0) {
+    if (n == 1) {
         fetch_scales(f, row0, count);
-        f->kern->gemv(sums, &f->codes, row0, count, in->x);
+        one_token(sums, f, row0, count, in->x, p);
         finish(y, sums, f, row0, count, in, 0);
         return;
     }

@@ -23,6 +23,7 @@ struct nq_fast {
     const nq_fast_basis *basis; /* NULL: activations as they are */
     nq_codes codes;             /* lane != 0 */
     unsigned lane;              /* 16 or 8; 0: rows are decoded to bytes first */
+    nq_fields fields;           /* tables != NULL: rows are unpacked first, for one token */
     unsigned d;
     uint64_t plane;       /* bytes of a plane of activations */
     uint64_t row_bytes;   /* of a token: planes * plane, a multiple of 64 */

@@ -270,8 +270,39 @@ static novaq_status prepare_codes(nq_fast *f, unsigned bits, novaq_error *err) {
     return make_tail(f, err);
 }
 
+/* Whether level l is field l of the row itself, of at most 16 entries, everywhere the same. */
+static bool is_fields(const nq_qmat *q) {
+    const nq_scheme *s = &q->scheme;
+    bool is = s->kind == NQ_SCHEME_CODE && s->levels == s->fields && q->groups == 1;
+    for (unsigned l = 0; is && l < s->levels; l++) {
+        is = s->lag[l] == 0 && s->field[l] == l && s->k[l] <= 16;
+    }
+    return is;
+}
+
+static novaq_status make_fields(nq_fast *f, novaq_error *err) {
+    const nq_scheme *s = &f->q->scheme;
+    uint8_t *tables = NULL;
+    NQ_TRY(nq_alloc(&tables, (uint64_t)s->fields * s->d, NQ_PLANE_ALIGN, err));
+    f->owned[0] = tables;
+    for (unsigned l = 0; l < s->levels; l++) {
+        const int8_t *book = f->q->codebooks + nq_level_offset(s, l);
+        for (unsigned i = 0; i < s->d * NQ_PLANE_ALIGN; i++) {
+            unsigned b = i % 16;
+            int e = b < s->k[l] ? book[b * s->d + i / NQ_PLANE_ALIGN] : 0;
+            tables[l * s->d * NQ_PLANE_ALIGN + i] = (uint8_t)(e + (l == 0 ? f->bias : 0));
+        }
+    }
+    f->fields = (nq_fields){.fields = s->fields,
+                            .d = s->d,
+                            .stride = nq_scheme_row_symbols(s, f->q->cols),
+                            .tables = tables,
+                            .x_plane = f->plane};
+    return NOVAQ_OK;
+}
+
 /* Everything the kernels do not read: decoded to bytes first. */
-static void prepare_bytes(nq_fast *f) {
+static novaq_status prepare_bytes(nq_fast *f, novaq_error *err) {
     const nq_qmat *q = f->q;
     bool code = q->scheme.kind == NQ_SCHEME_CODE;
     uint64_t stride = code ? nq_scheme_row_symbols(&q->scheme, q->cols) : q->cols;
@@ -279,6 +310,7 @@ static void prepare_bytes(nq_fast *f) {
     f->row_bytes = f->plane * f->d;
     f->padded_cols = q->cols;
     f->bias = f->kern->signed_bytes ? 0 : 128;
+    return is_fields(q) ? make_fields(f, err) : NOVAQ_OK;
 }
 
 static novaq_status column_scales(nq_fast *f, novaq_error *err) {
@@ -310,9 +342,8 @@ static novaq_status prepare(nq_fast *f, novaq_error *err) {
     /* A file may hold entries whose sums do not fit: they wrap, byte by byte. */
     bool fits = least >= -128 && most <= 127;
     if (bits == 0 || !fits) {
-        prepare_bytes(f);
         set_limit(f, 255);
-        return NOVAQ_OK;
+        return prepare_bytes(f, err);
     }
     f->bias = f->kern->signed_bytes ? 0 : -least;
     NQ_TRY(prepare_codes(f, bits, err));

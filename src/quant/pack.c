@@ -17,16 +17,23 @@ static unsigned widest_plane(unsigned bits) {
     return bits >= 8 ? 8 : bits >= 4 ? 4 : bits >= 2 ? 2 : 1;
 }
 
-/* Adds one plane to symbols[0..u), shifted left by `shift`; returns its bytes. */
+/* Of a unit that is not whole: adds one plane to the symbols u (8, 16 or 24), shifted left
+ * by `shift`; returns its bytes. Eight symbols at a time. */
 static uint64_t plane_unpack(uint8_t *symbols, const uint8_t *bytes, uint64_t u, unsigned width,
                              unsigned shift) {
+    uint8_t wide[UNIT + 8] = {0};
     uint64_t n = u * width / 8;
-    uint8_t mask = (uint8_t)((1U << width) - 1U);
+    uint64_t mask = 0x0101010101010101U * ((1U << width) - 1U);
     for (unsigned k = 0; k < 8 / width; k++) {
-        for (uint64_t t = 0; t < n; t++) {
-            unsigned v = ((unsigned)bytes[t] >> (k * width)) & mask;
-            symbols[t + k * n] = (uint8_t)(symbols[t + k * n] | v << shift);
+        for (uint64_t t = 0; t < n; t += 8) {
+            uint64_t v = 0;
+            memcpy(&v, bytes + t, n - t < 8 ? n - t : 8);
+            v = (v >> (k * width) & mask) << shift;
+            memcpy(wide + k * n + t, &v, sizeof v); /* what is too much is written over */
         }
+    }
+    for (uint64_t t = 0; t < u; t++) {
+        symbols[t] |= wide[t];
     }
     return n;
 }
@@ -45,30 +52,49 @@ static uint64_t plane_pack(uint8_t *bytes, const uint8_t *symbols, uint64_t u, u
     return n;
 }
 
-void nq_symbols_unpack(uint8_t *out, const nq_scheme *s, const uint8_t *row, uint64_t cols) {
-    uint64_t stride = nq_scheme_row_symbols(s, cols);
-    uint64_t j = 0;
-    if (s->fields == 1 && nq_scheme_field_bits(s, 0) == 4) {
-        /* The common case: whole units by the kernel, the tail below. */
-        uint64_t units = stride / UNIT;
-        nq_kern_best()->unpack4(out, row, units);
-        j = units * UNIT;
-        row += units * 16;
+nq_symbol_rows nq_symbol_rows_of(const nq_scheme *s, uint64_t cols) {
+    nq_symbol_rows r = {.kern = nq_kern_best(),
+                        .stride = nq_scheme_row_symbols(s, cols),
+                        .bytes = nq_scheme_row_bytes(s, cols),
+                        .fields = s->fields};
+    for (unsigned f = 0; f < s->fields; f++) {
+        r.bits[f] = nq_scheme_field_bits(s, f);
+        r.unit_bytes += UNIT / 8 * r.bits[f];
     }
-    while (j < stride) {
-        uint64_t u = stride - j < UNIT ? stride - j : UNIT;
-        for (unsigned f = 0; f < s->fields; f++) {
-            uint8_t *dst = out + f * stride + j;
-            memset(dst, 0, u);
-            unsigned bits = nq_scheme_field_bits(s, f);
-            for (unsigned done = 0; done < bits;) {
-                unsigned width = widest_plane(bits - done);
-                row += plane_unpack(dst, row, u, width, done);
-                done += width;
-            }
+    return r;
+}
+
+static void unpack_rest(uint8_t *out, const nq_symbol_rows *r, const uint8_t *row, uint64_t u) {
+    for (unsigned f = 0; f < r->fields; f++) {
+        uint8_t *dst = out + f * r->stride;
+        memset(dst, 0, u);
+        for (unsigned done = 0; done < r->bits[f];) {
+            unsigned width = widest_plane(r->bits[f] - done);
+            row += plane_unpack(dst, row, u, width, done);
+            done += width;
         }
-        j += u;
     }
+}
+
+void nq_symbols_unpack_row(uint8_t *out, const nq_symbol_rows *r, const uint8_t *row) {
+    uint64_t units = r->stride / UNIT;
+    const uint8_t *plane = row;
+    for (unsigned f = 0; f < r->fields; f++) {
+        for (unsigned done = 0; done < r->bits[f];) {
+            unsigned width = widest_plane(r->bits[f] - done);
+            r->kern->unpack(out + f * r->stride, plane, units, r->unit_bytes, width, done);
+            plane += UNIT / 8 * width;
+            done += width;
+        }
+    }
+    if (r->stride % UNIT != 0) {
+        unpack_rest(out + units * UNIT, r, row + units * r->unit_bytes, r->stride % UNIT);
+    }
+}
+
+void nq_symbols_unpack(uint8_t *out, const nq_scheme *s, const uint8_t *row, uint64_t cols) {
+    nq_symbol_rows r = nq_symbol_rows_of(s, cols);
+    nq_symbols_unpack_row(out, &r, row);
 }
 
 void nq_symbols_pack(uint8_t *row, const nq_scheme *s, const uint8_t *symbols, uint64_t cols) {

@@ -42,6 +42,17 @@ uint64_t nq_qmat_codebook_bytes(const nq_qmat *q);
 /* Symbols of one row, field f of subvector j at out[f*stride + j], where stride
  * is nq_scheme_row_symbols(). */
 void nq_symbols_unpack(uint8_t *out, const nq_scheme *s, const uint8_t *row, uint64_t cols);
+/* The same for many rows of one shape. */
+typedef struct nq_symbol_rows {
+    const struct nq_kern *kern;
+    uint64_t stride;     /* symbols of a row and field, padded */
+    uint64_t bytes;      /* of a packed row */
+    uint64_t unit_bytes; /* of 32 symbols */
+    unsigned fields;
+    unsigned bits[NQ_MAX_FIELDS];
+} nq_symbol_rows;
+nq_symbol_rows nq_symbol_rows_of(const nq_scheme *s, uint64_t cols);
+void nq_symbols_unpack_row(uint8_t *out, const nq_symbol_rows *r, const uint8_t *row);
 void nq_symbols_pack(uint8_t *row, const nq_scheme *s, const uint8_t *symbols, uint64_t cols);
 
 /* Scratch bytes that nq_qmat_decode() needs. */
@@ -63,12 +74,12 @@ void nq_qmat_input(float *x, const nq_qmat *q, uint64_t count);
 void nq_qmat_gemv(float *y, const nq_qmat *q, uint64_t row0, uint64_t count, const float *xr,
                   void *scratch);
 
-/* The int8 sums of codebook entries (values of Q8) of rows [row0, row0+count):
- * component v of subvector j at out[v*plane + j], plane at least
+/* `first` plus the sums of codebook entries (values of Q8), modulo 256, of rows
+ * [row0, row0+count): component v of subvector j at out[v*plane + j], plane at least
  * nq_scheme_row_symbols() (cols for Q8); rows d*plane apart. What pads is not
- * written for Q8, and means nothing otherwise. */
-void nq_qmat_sums(int8_t *out, uint64_t plane, const nq_qmat *q, uint64_t row0, uint64_t count,
-                  void *scratch);
+ * written, or means nothing. */
+void nq_qmat_sums(uint8_t *out, uint64_t plane, int first, const nq_qmat *q, uint64_t row0,
+                  uint64_t count, void *scratch);
 
 /* Structural check of untrusted parameters (not of piece sizes). */
 NOVAQ_CHECK novaq_status nq_qmat_check(const nq_qmat *q, const char *name, novaq_error *err);

@@ -211,8 +211,8 @@ static bool any_norm(const nq_model *m, bool heads) {
     return any;
 }
 
-/* A coded head is decoded for each chunk anew, so chunks should have hundreds of rows. How
- * many there are decides in which order gradients are summed: by the shape alone. */
+/* A head that is no float32 copy is decoded for each chunk anew, so chunks should have hundreds of
+ * rows. How many there are decides in which order gradients are summed: by the shape alone. */
 static uint32_t chunk_rows(const nq_net *n, uint64_t rows) {
     uint64_t most = larger(NQ_NET_CHUNK_FLOATS / n->m->hyper.vocab, NQ_NET_CHUNK_ROWS);
     uint64_t chunks = (rows + most - 1) / most;

@@ -28,6 +28,8 @@ static int check_gemv(void) {
     for (unsigned i = 0; i < 2; i++) {
         printf("products: %s\n", kerns[i]->name);
         bad |= report("products with coded weights", check_products(kerns[i]));
+        bad |= report("rows of bytes", check_i8(kerns[i]));
+        bad |= report("rows of one or two fields", check_fields(kerns[i]));
         bad |= report("dot products of half floats", check_half_dots(kerns[i]));
         bad |= report("dot products of Q8_0", check_q8_0_dots(kerns[i]));
     }
@@ -41,7 +43,7 @@ int main(void) {
         unsigned (*check)(const nq_kern *);
     } checks[] = {
         {"shortest_path", check_paths},       {"nearest_pair", check_nearest_pair},
-        {"hadamard", check_hadamard},         {"unpack4, lut16", check_lookups},
+        {"hadamard", check_hadamard},         {"unpack, lut", check_lookups},
         {"dot products", check_dot_products},
     };
     int bad = kern == &nq_kern_scalar;

@@ -193,19 +193,83 @@ static unsigned gemv_check_case(const nq_gemv_kern *kern, const gemv_case *k) {
 
 /* Every scheme of the family; whole and partial steps, tails, groups, segments. */
 static unsigned check_products(const nq_gemv_kern *kern) {
-    static const unsigned widths[] = {1, 2, 3, 4, 8};
+    static const unsigned widths[] = {1, 2, 3, 4, 5, 6, 7, 8};
     static const unsigned units[] = {1, 3, 8, 21};
     unsigned failed = 0;
-    for (unsigned i = 0; i < 3U * 5 * 3 * 4 * 8; i++) {
+    for (unsigned i = 0; i < 3U * 8 * 3 * 4 * 8; i++) {
         gemv_case k = {.bits = 2 + i % 3,
-                       .d = widths[i / 3 % 5],
-                       .levels = 1 + i / 15 % 3,
-                       .units = units[i / 45 % 4],
-                       .tail = (i / 180 & 1U) != 0,
-                       .grouped = (i / 180 & 2U) != 0,
-                       .extreme = (i / 180 & 4U) != 0,
+                       .d = widths[i / 3 % 8],
+                       .levels = 1 + i / 24 % 3,
+                       .units = units[i / 72 % 4],
+                       .tail = (i / 288 & 1U) != 0,
+                       .grouped = (i / 288 & 2U) != 0,
+                       .extreme = (i / 288 & 4U) != 0,
                        .segment_rows = i % 2 == 0 ? 256 : 13};
         failed += gemv_check_case(kern, &k);
+    }
+    return failed;
+}
+
+/* Rows of bytes as files have them: every length around the vectors' widths, rows that are
+ * no whole tile, and nothing read behind the last. */
+static unsigned check_i8(const nq_gemv_kern *kern) {
+    int8_t x[192] = {0};
+    unsigned failed = 0;
+    for (unsigned n = 1; n <= 130; n++) {
+        unsigned rows = 1 + n % 9;
+        int8_t *w = malloc((size_t)n * rows); /* exactly: a sanitizer sees one byte more */
+        int32_t got[9];
+        int32_t want[9];
+        for (unsigned i = 0; w != NULL && i < n * rows; i++) {
+            w[i] = n % 3 == 0 ? (int8_t)-128 : (int8_t)gemv_random(7, (uint64_t)i * 131 + n);
+        }
+        for (unsigned i = 0; i < n; i++) {
+            x[i] = n % 3 == 0 ? (int8_t)(i % 2 == 0 ? 127 : -127) : (int8_t)gemv_random(8, i);
+        }
+        if (w != NULL) {
+            nq_gemv_scalar.gemv_i8(want, w, rows, n, x);
+            kern->gemv_i8(got, w, rows, n, x);
+        }
+        int32_t sum = 0;
+        for (unsigned i = 0; i < n; i++) {
+            sum += x[i];
+        }
+        for (unsigned r = 0; r < rows; r++) {
+            failed += w == NULL || got[r] != want[r] - (kern->signed_bytes ? 128 * sum : 0);
+        }
+        free(w);
+    }
+    return failed;
+}
+
+/* One and two fields, every width of a subvector, entries whose sums wrap. */
+static unsigned check_fields(const nq_gemv_kern *kern) {
+    static uint8_t tables[2 * 9 * NQ_PLANE_ALIGN];
+    static int8_t x[9 * 256];
+    uint8_t symbols[2 * 256 + NQ_PLANE_ALIGN];
+    unsigned failed = 0;
+    for (unsigned i = 0; i < 2 * 9 * 13; i++) {
+        nq_fields f = {.fields = 1 + i % 2,
+                       .d = 1 + i / 2 % 9,
+                       .stride = 8 + (uint64_t)(i / 18) * 16,
+                       .tables = tables,
+                       .x_plane = 256};
+        memset(x, 0, sizeof x);
+        for (unsigned v = 0; v < f.d; v++) {
+            for (uint64_t j = 0; j < f.stride; j++) {
+                x[v * f.x_plane + j] = (int8_t)(gemv_random(i, 9 * j + v) % 255 - 127);
+            }
+        }
+        for (unsigned t = 0; t < sizeof tables; t++) {
+            unsigned any = (unsigned)gemv_random(i + 1, t / NQ_PLANE_ALIGN * 16 + t % 16);
+            /* Signed kernels take bytes whose sums stay in range. */
+            tables[t] = (uint8_t)(kern->signed_bytes ? any % 64 : any);
+        }
+        for (unsigned j = 0; j < sizeof symbols; j++) {
+            symbols[j] = (uint8_t)(gemv_random(i + 2, j) & 15U);
+        }
+        int32_t want = nq_gemv_scalar.dot_fields(&f, symbols, x);
+        failed += kern->dot_fields(&f, symbols, x) != want;
     }
     return failed;
 }

@@ -165,27 +165,50 @@ static unsigned check_hadamard(const nq_kern *kern) {
     return failed;
 }
 
+/* Planes of every width, alone and above bits that are there already. */
+static unsigned check_unpack(const nq_kern *kern, uint64_t round) {
+    static const unsigned planes[][2] = {{1, 0}, {2, 0}, {4, 0}, {8, 0}, {1, 1}, {1, 2},
+                                         {1, 4}, {1, 6}, {1, 7}, {2, 4}, {2, 6}, {4, 4}};
+    uint8_t bytes[40 * 7], want[32 * 7 + 1], got[32 * 7 + 1];
+    unsigned width = planes[round % 12][0];
+    unsigned shift = planes[round % 12][1];
+    uint64_t units = round % 8;
+    uint64_t unit_bytes = 4 * width + round % 5;
+    for (uint64_t i = 0; i < sizeof bytes; i++) {
+        bytes[i] = (uint8_t)nq_hash3(round, 1, i);
+    }
+    for (uint64_t i = 0; i < sizeof want; i++) {
+        want[i] = (uint8_t)(nq_hash3(round, 3, i) & ((1U << shift) - 1U));
+        got[i] = want[i];
+    }
+    nq_kern_scalar.unpack(want, bytes, units, unit_bytes, width, shift);
+    kern->unpack(got, bytes, units, unit_bytes, width, shift);
+    return memcmp(got, want, sizeof want) != 0;
+}
+
+static unsigned check_lut(const nq_kern *kern, uint64_t round) {
+    uint8_t symbols[224];
+    int8_t table[256], want[224], got[224];
+    unsigned k = 16 + (unsigned)(round % 16) * 16;
+    uint64_t count = nq_hash3(round, 4, 0) % (sizeof symbols + 1);
+    for (uint64_t i = 0; i < sizeof symbols; i++) {
+        symbols[i] = (uint8_t)(nq_hash3(round, 5, i) % k);
+    }
+    for (uint64_t i = 0; i < k; i++) {
+        table[i] = (int8_t)nq_hash3(round, 2, i);
+    }
+    memset(want, 3, sizeof want);
+    memset(got, 3, sizeof got);
+    int add = (int)(round / 16 % 2);
+    nq_kern_scalar.lut(want, symbols, table, k, count, add);
+    kern->lut(got, symbols, table, k, count, add);
+    return memcmp(got, want, sizeof want) != 0;
+}
+
 static unsigned check_lookups(const nq_kern *kern) {
-    uint8_t bytes[16 * 7], want_symbols[32 * 7], got_symbols[32 * 7];
-    int8_t table[16], want[224], got[224];
     unsigned failed = 0;
-    for (uint64_t round = 0; round < CHECK_ROUNDS; round++) {
-        uint64_t units = round % 8;
-        for (uint64_t i = 0; i < sizeof bytes; i++) {
-            bytes[i] = (uint8_t)nq_hash3(round, 1, i);
-        }
-        for (uint64_t i = 0; i < 16; i++) {
-            table[i] = (int8_t)(nq_hash3(round, 2, i) % 81 - 40);
-        }
-        nq_kern_scalar.unpack4(want_symbols, bytes, units);
-        kern->unpack4(got_symbols, bytes, units);
-        failed += memcmp(got_symbols, want_symbols, units * 32) != 0;
-        uint64_t count = units * 32 > 5 ? units * 32 - round % 5 : 0;
-        memset(want, 3, sizeof want);
-        memset(got, 3, sizeof got);
-        nq_kern_scalar.lut16(want, want_symbols, table, count, (int)(round % 2));
-        kern->lut16(got, want_symbols, table, count, (int)(round % 2));
-        failed += memcmp(got, want, sizeof want) != 0;
+    for (uint64_t round = 0; round < 4 * CHECK_ROUNDS; round++) {
+        failed += check_unpack(kern, round) + check_lut(kern, round);
     }
     return failed;
 }

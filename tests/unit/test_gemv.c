@@ -40,6 +40,8 @@ static void expect_none(unsigned (*check)(const nq_gemv_kern *)) {
 static void products_agree(void **state) {
     (void)state;
     expect_none(check_products);
+    expect_none(check_i8);
+    expect_none(check_fields);
 }
 
 static void stored_dots_agree(void **state) {
@@ -189,16 +191,32 @@ static void check_prepared(const sample *s, const nq_gemv_kern *kern) {
 }
 
 static const variant VARIANTS[] = {
-    {"k16d2l2", 576, 0, 64, false, false, 60},    {"k16d2l3", 512, 64, 512, false, false, 40},
-    {"k16d2l2", 592, 96, 16, true, true, 60},     {"k16d1l2", 320, 0, 64, false, true, 60},
-    {"k16d1l3", 256, 32, 256, false, false, 40},  {"k8d2l3", 832, 0, 64, false, false, 40},
-    {"k8d1l2", 560, 64, 16, true, false, 60},     {"k4d1l2", 1024, 0, 512, false, false, 60},
-    {"k4d2l3", 624, 128, 16, false, true, 40},    {"k16d4l1", 576, 0, 64, false, false, 127},
-    {"k16d8l2", 1536, 512, 512, true, false, 60}, {"k16d3l2", 576, 0, 64, false, false, 60},
-    {"k5d2l2", 320, 0, 64, false, false, 60},     {"pq16x8d4", 576, 0, 64, false, false, 60},
-    {"pq256x16d2", 288, 0, 32, false, true, 60},  {"q8", 600, 0, 0, true, false, 0},
+    {"k16d2l2", 576, 0, 64, false, false, 60},
+    {"k16d2l3", 512, 64, 512, false, false, 40},
+    {"k16d2l2", 592, 96, 16, true, true, 60},
+    {"k16d1l2", 320, 0, 64, false, true, 60},
+    {"k16d1l3", 256, 32, 256, false, false, 40},
+    {"k8d2l3", 832, 0, 64, false, false, 40},
+    {"k8d1l2", 560, 64, 16, true, false, 60},
+    {"k4d1l2", 1024, 0, 512, false, false, 60},
+    {"k4d2l3", 624, 128, 16, false, true, 40},
+    {"k16d4l1", 576, 0, 64, false, false, 127},
+    {"k16d8l2", 1536, 512, 512, true, false, 60},
+    {"k16d3l2", 576, 0, 64, false, false, 60},
+    {"k5d2l2", 320, 0, 64, false, false, 60},
+    {"pq16x8d4", 576, 0, 64, false, false, 60},
+    {"pq256x16d2", 288, 0, 32, false, true, 60},
+    {"q8", 600, 0, 0, true, false, 0},
     {"k16d2l3", 576, 0, 64, false, false, 127}, /* sums beyond a byte: they wrap */
     {"k2d1l2", 320, 0, 64, false, false, 60},
+    {"pq16x2d1", 592, 0, 16, true, false, 60},
+    {"pq5x3d3", 288, 0, 32, false, true, 60},
+    {"pq9d6", 600, 0, 0, false, false, 127},
+    {"pq16x4d4", 576, 64, 64, false, false, 60},
+    {"pq64x20d2", 560, 0, 16, false, false, 60},
+    {"pq256x256d8", 1024, 0, 64, true, false, 60},
+    {"pq200d12", 600, 0, 0, false, false, 127},
+    {"q8", 577, 0, 0, false, false, 0},
 };
 
 static void prepared_matrices_agree(void **state) {

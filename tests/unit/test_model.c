@@ -1,5 +1,6 @@
 /* test_model.c - the forward pass against an independent float64 reference, and
  * what the runtime refuses. */
+#include "base/rng.h"
 #include "model_util.h"
 
 #include "model/model.h"
@@ -146,13 +147,12 @@ static void test_batch(void **state) {
     nq_model_close(&m);
 }
 
-/* An artifact with coded matrices: a's, at 4 bits, rotated. */
-static char *make_artifact(const char *dir, const char *scheme) {
+static char *make_artifact_of(const char *input, const char *dir, const char *scheme) {
     char *path = NULL;
     novaq_error err = {0};
     novaq_compress_options o = NOVAQ_COMPRESS_OPTIONS_INIT;
     assert_int_equal(nq_path_join(&path, dir, "art", NULL), NOVAQ_OK);
-    o.input = TINY("a.gguf");
+    o.input = input;
     o.output = path;
     o.scheme = scheme;
     o.threads = 1;
@@ -160,6 +160,11 @@ static char *make_artifact(const char *dir, const char *scheme) {
         fail_msg("%s", err.msg);
     }
     return path;
+}
+
+/* An artifact with coded matrices: a's, at 4 bits, rotated. */
+static char *make_artifact(const char *dir, const char *scheme) {
+    return make_artifact_of(TINY("a.gguf"), dir, scheme);
 }
 
 /* Replaces every coded matrix by its decoded rows, rotation undone; the caller
@@ -214,6 +219,75 @@ static void test_artifact(void **state) {
         nq_free(path);
         nq_free(dir);
     }
+}
+
+/* Some rows of a matrix, for one input and for two: the first as it is stored, the others
+ * decoded. */
+static void check_part(const nq_linear *whole) {
+    nq_linear_work *work = NULL;
+    nq_linear part = *whole;
+    uint64_t cols = part.w->cols;
+    float y[2][16], x[2][512];
+    assert_true(cols <= 512 && part.w->rows >= 16);
+    part.row0 = part.w->rows - 11;
+    part.rows = 8;
+    for (uint64_t c = 0; c < cols; c++) {
+        x[0][c] = (float)nq_normal(1, 2, c);
+    }
+    memcpy(x[0] + cols, x[0], cols * sizeof(float)); /* (2, cols) */
+    assert_int_equal(nq_linear_work_open(&work, NULL, cols, 64, 2, NULL), NOVAQ_OK);
+    const nq_linear *l = &part;
+    float *out = y[0];
+    assert_int_equal(nq_linear_apply(&out, &l, 1, x[0], 1, work, NULL), NOVAQ_OK);
+    out = y[1];
+    assert_int_equal(nq_linear_apply(&out, &l, 1, x[0], 2, work, NULL), NOVAQ_OK);
+    for (unsigned i = 0; i < 8; i++) {
+        assert_near((double)y[0][i], (double)y[1][i], 1e-5, part.w->name);
+    }
+    nq_linear_work_close(&work);
+}
+
+/* Weights kept as they are give what the source gives, and where products read them in
+ * place there is no copy. */
+static void check_stored(const fixture *f, const char *input, const char *scheme, nq_dtype type) {
+    char *dir = scratch_dir();
+    char *path = make_artifact_of(input, dir, scheme);
+    nq_model *kept = open_model(path, NULL);
+    nq_model *source = open_model(input, NULL);
+    unsigned found = 0;
+    for (size_t i = 0; i < nq_weights_count(kept->weights); i++) {
+        const nq_weight *t = nq_weights_at(kept->weights, i);
+        nq_dtype stored;
+        const void *data = nq_weight_in_place(&stored, t, 0);
+        nq_linear *place = data == NULL || stored != type ? NULL : nq_model_linear(kept, t->name);
+        if (place != NULL) {
+            assert_ptr_equal(place->dense, type == NQ_F32 ? data : NULL);
+            check_part(place);
+            found++;
+        }
+    }
+    assert_true(found > 0);
+    for (uint32_t piece = 1; piece <= N; piece += N - 1) {
+        float *a = logits_of(kept, f->tokens, piece);
+        float *b = logits_of(source, f->tokens, piece);
+        for (uint64_t i = 0; i < (uint64_t)N * kept->hyper.vocab; i++) {
+            assert_near((double)a[i], (double)b[i], type == NQ_BF16 ? 0.2 : 2e-3, scheme);
+        }
+        nq_free(a);
+        nq_free(b);
+    }
+    nq_model_close(&kept);
+    nq_model_close(&source);
+    remove_dir(dir);
+    nq_free(path);
+    nq_free(dir);
+}
+
+static void test_stored(void **state) {
+    check_stored(*state, TINY("aq.gguf"), "raw", NQ_Q8_0);
+    check_stored(*state, TINY("a.gguf"), "f32", NQ_F32);
+    check_stored(*state, TINY("a.gguf"), "f16", NQ_F16);
+    check_stored(*state, TINY("a.gguf"), "bf16", NQ_BF16);
 }
 
 static void check_threads(const fixture *f, const char *path) {
@@ -414,12 +488,12 @@ static void test_matrix_view(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_logits),      cmocka_unit_test(test_over_tensors),
-        cmocka_unit_test(test_batch),       cmocka_unit_test(test_artifact),
-        cmocka_unit_test(test_threads),     cmocka_unit_test(test_swap),
-        cmocka_unit_test(test_feed_limits), cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_no_config),   cmocka_unit_test(test_roles),
-        cmocka_unit_test(test_matrix_view),
+        cmocka_unit_test(test_logits),   cmocka_unit_test(test_over_tensors),
+        cmocka_unit_test(test_batch),    cmocka_unit_test(test_artifact),
+        cmocka_unit_test(test_stored),   cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_swap),     cmocka_unit_test(test_feed_limits),
+        cmocka_unit_test(test_refusals), cmocka_unit_test(test_no_config),
+        cmocka_unit_test(test_roles),    cmocka_unit_test(test_matrix_view),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
