@@ -87,36 +87,40 @@ INLINE void gemm_all(gemm *g, bool wide) {
 NO_INLINE void gemm_narrow(gemm *g) { gemm_all(g, false); }
 NO_INLINE void gemm_wide(gemm *g) { gemm_all(g, true); }
 
-/* Up to G_ROWS rows as they lie in a file. */
-INLINE void i8_rows(int32_t *y, const uint8_t *w, uint64_t n, const int8_t *x, unsigned rows) {
-    ACC acc[G_ROWS];
-    uint64_t whole = n / V_BYTES * V_BYTES;
-    for (unsigned r = 0; r < rows; r++) {
-        acc[r] = a_zero();
+/* Sums that do not wait for each other. */
+#define I8_SUMS 4
+
+/* A row as it lies in a file. One row after the other, because memory is fastest read in
+ * the order of its addresses. */
+INLINE int32_t i8_row(const uint8_t *w, uint64_t n, const int8_t *x) {
+    ACC acc[I8_SUMS];
+    for (unsigned i = 0; i < I8_SUMS; i++) {
+        acc[i] = a_zero();
     }
-    for (uint64_t k = 0; k < whole; k += V_BYTES) {
-        V xv = v_load((const uint8_t *)x + k);
-#pragma GCC unroll 8
-        for (unsigned r = 0; r < rows; r++) {
-            acc[r] = a_dot_wide(acc[r], v_flip(v_load(w + r * n + k)), xv);
+    uint64_t k = 0;
+    for (; k + I8_SUMS * V_BYTES <= n; k += I8_SUMS * V_BYTES) {
+#pragma GCC unroll 4
+        for (unsigned i = 0; i < I8_SUMS; i++) {
+            uint64_t at = k + (uint64_t)i * V_BYTES;
+            acc[i] = a_dot_wide(acc[i], v_flip(v_load(w + at)), v_load((const uint8_t *)x + at));
         }
     }
-    for (unsigned r = 0; r < rows && whole < n; r++) {
-        uint8_t rest[V_BYTES] = {0}; /* meets zeros */
-        memcpy(rest, w + r * n + whole, n - whole);
-        acc[r] = a_dot_wide(acc[r], v_flip(v_load(rest)), v_load((const uint8_t *)x + whole));
+    for (; k + V_BYTES <= n; k += V_BYTES) {
+        acc[0] = a_dot_wide(acc[0], v_flip(v_load(w + k)), v_load((const uint8_t *)x + k));
     }
-    a_sums(y, acc, rows);
+    if (k < n) {
+        uint8_t rest[V_BYTES] = {0}; /* meets zeros */
+        memcpy(rest, w + k, n - k);
+        acc[1] = a_dot_wide(acc[1], v_flip(v_load(rest)), v_load((const uint8_t *)x + k));
+    }
+    int32_t sums[I8_SUMS];
+    a_sums(sums, acc, I8_SUMS);
+    return sums[0] + sums[1] + sums[2] + sums[3];
 }
 
 static void gemv_i8(int32_t *y, const int8_t *w, uint64_t rows, uint64_t n, const int8_t *x) {
-    const uint8_t *bytes = (const uint8_t *)w;
-    uint64_t r = 0;
-    for (; r + G_ROWS <= rows; r += G_ROWS) {
-        i8_rows(y + r, bytes + r * n, n, x, G_ROWS);
-    }
-    for (; r < rows; r++) {
-        i8_rows(y + r, bytes + r * n, n, x, 1);
+    for (uint64_t r = 0; r < rows; r++) {
+        y[r] = i8_row((const uint8_t *)w + r * n, n, x);
     }
 }
 

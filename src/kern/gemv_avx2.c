@@ -76,8 +76,9 @@ static inline __attribute__((always_inline)) void a_sums(int32_t *y, const ACC *
 
 #define a_dot(acc, w, x)      dot_narrow(acc, w, x)
 #define a_dot_wide(acc, w, x) dot_wide(acc, w, x)
-#define G_ROWS                4
-#define G_TOKENS              2
+#define NARROW
+#define G_ROWS   4
+#define G_TOKENS 2
 
 #include "kern/gemv_body.h"
 

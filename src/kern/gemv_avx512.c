@@ -23,8 +23,9 @@ static inline __m512i dot_wide(__m512i acc, __m512i w, __m512i x) {
 
 #define a_dot(acc, w, x)      dot_narrow(acc, w, x)
 #define a_dot_wide(acc, w, x) dot_wide(acc, w, x)
-#define G_ROWS                4
-#define G_TOKENS              4
+#define NARROW
+#define G_ROWS   4
+#define G_TOKENS 4
 
 #include "kern/gemv_body.h"
 

@@ -11,7 +11,8 @@
  *   v_shl(v, n) v_shr(v, n)   (bits may come over from neighbour bytes)
  *   v_lookup(table, index) v_add v_load3(&low, &high, p)
  *   a_zero a_dot(acc, w, x) a_dot_wide(acc, w, x) a_sums(y, acc, count)
- * and, with PAIRS defined, V_PAIR v_pair_load v_pair_lookup(table, index).
+ * and, with PAIRS defined, V_PAIR v_pair_load v_pair_lookup(table, index); NARROW where
+ * a_dot_wide() is not a_dot().
  */
 #ifndef NQ_KERN_GEMV_BODY_H
 #define NQ_KERN_GEMV_BODY_H
@@ -415,6 +416,24 @@ typedef void (*product_fn)(int32_t *y, const nq_codes *c, uint64_t row0, uint64_
         return k##KIND##any;                                                                       \
     }
 #else
+/* Where sums of two products must fit 16 bits, one component per subvector is wide, as a rule
+ * (quant/fast_prepare.c, set_limit()): copies of it, too. */
+#ifdef NARROW
+#define WIDE_COPIES(KIND)                                                                          \
+    PRODUCT(k##KIND##l1d1wide, KIND, 1, 1, true)                                                   \
+    PRODUCT(k##KIND##l2d1wide, KIND, 2, 1, true)                                                   \
+    PRODUCT(k##KIND##l3d1wide, KIND, 3, 1, true)
+#define CHOOSE_WIDE(KIND, c)                                                                       \
+    if ((c)->wide && (c)->d == 1) {                                                                \
+        return (c)->levels == 1   ? k##KIND##l1d1wide                                              \
+               : (c)->levels == 2 ? k##KIND##l2d1wide                                              \
+                                  : k##KIND##l3d1wide;                                             \
+    }
+#else
+#define WIDE_COPIES(KIND)
+#define CHOOSE_WIDE(KIND, c)
+#endif
+
 /* Copies for the widths people use, with constants. */
 #define PRODUCTS(KIND)                                                                             \
     PRODUCT(k##KIND##l1d1, KIND, 1, 1, false)                                                      \
@@ -429,12 +448,14 @@ typedef void (*product_fn)(int32_t *y, const nq_codes *c, uint64_t row0, uint64_
     PRODUCT(k##KIND##l1d4, KIND, 1, 4, false)                                                      \
     PRODUCT(k##KIND##l2d4, KIND, 2, 4, false)                                                      \
     PRODUCT(k##KIND##l3d4, KIND, 3, 4, false)                                                      \
+    WIDE_COPIES(KIND)                                                                              \
     PRODUCTS_ANY(KIND)                                                                             \
     static product_fn choose##KIND(const nq_codes *c) {                                            \
         static const product_fn fast[4][3] = {{k##KIND##l1d1, k##KIND##l2d1, k##KIND##l3d1},       \
                                               {k##KIND##l1d2, k##KIND##l2d2, k##KIND##l3d2},       \
                                               {k##KIND##l1d3, k##KIND##l2d3, k##KIND##l3d3},       \
                                               {k##KIND##l1d4, k##KIND##l2d4, k##KIND##l3d4}};      \
+        CHOOSE_WIDE(KIND, c)                                                                       \
         bool plain = !c->wide && c->d <= 4;                                                        \
         return plain ? fast[c->d - 1][c->levels - 1] : k##KIND##any;                               \
     }

@@ -17,23 +17,56 @@ static unsigned widest_plane(unsigned bits) {
     return bits >= 8 ? 8 : bits >= 4 ? 4 : bits >= 2 ? 2 : 1;
 }
 
-/* Of a unit that is not whole: adds one plane to the symbols u (8, 16 or 24), shifted left
- * by `shift`; returns its bytes. Eight symbols at a time. */
-static uint64_t plane_unpack(uint8_t *symbols, const uint8_t *bytes, uint64_t u, unsigned width,
+/* ---- units that are not whole ---------------------------------------------------- */
+
+/* Up to 24 symbols as words, and one to reach into: put together in registers, for bytes
+ * that are stored one by one and read as words make the processor wait. */
+typedef struct rest_unit {
+    uint64_t word[4];
+} rest_unit;
+
+/* n bytes as a number, 1 <= n <= 8, nothing read behind them. */
+static uint64_t load_bytes(const uint8_t *p, uint64_t n) {
+    uint64_t v = 0;
+    uint32_t four = 0;
+    uint16_t two = 0;
+    uint64_t at = 0;
+    if (n == 8) {
+        memcpy(&v, p, sizeof v);
+        return v;
+    }
+    if ((n & 4U) != 0) {
+        memcpy(&four, p, sizeof four);
+        v = four;
+        at = 4;
+    }
+    if ((n & 2U) != 0) {
+        memcpy(&two, p + at, sizeof two);
+        v |= (uint64_t)two << (8 * at);
+        at += 2;
+    }
+    return (n & 1U) != 0 ? v | (uint64_t)p[at] << (8 * at) : v;
+}
+
+/* Symbols from byte `at` of the unit on. */
+static void put(rest_unit *r, uint64_t at, uint64_t symbols) {
+    unsigned shift = (unsigned)(at % 8 * 8);
+    r->word[at / 8] |= symbols << shift;
+    if (shift != 0) {
+        r->word[at / 8 + 1] |= symbols >> (64 - shift);
+    }
+}
+
+/* Adds one plane of u (8, 16 or 24) symbols, shifted left by `shift`; returns its bytes. */
+static uint64_t plane_unpack(rest_unit *r, const uint8_t *bytes, uint64_t u, unsigned width,
                              unsigned shift) {
-    uint8_t wide[UNIT + 8] = {0};
     uint64_t n = u * width / 8;
     uint64_t mask = 0x0101010101010101U * ((1U << width) - 1U);
-    for (unsigned k = 0; k < 8 / width; k++) {
-        for (uint64_t t = 0; t < n; t += 8) {
-            uint64_t v = 0;
-            memcpy(&v, bytes + t, n - t < 8 ? n - t : 8);
-            v = (v >> (k * width) & mask) << shift;
-            memcpy(wide + k * n + t, &v, sizeof v); /* what is too much is written over */
+    for (uint64_t t = 0; t < n; t += 8) {
+        uint64_t v = load_bytes(bytes + t, n - t < 8 ? n - t : 8);
+        for (unsigned k = 0; k < 8 / width; k++) {
+            put(r, k * n + t, (v >> (k * width) & mask) << shift);
         }
-    }
-    for (uint64_t t = 0; t < u; t++) {
-        symbols[t] |= wide[t];
     }
     return n;
 }
@@ -66,12 +99,14 @@ nq_symbol_rows nq_symbol_rows_of(const nq_scheme *s, uint64_t cols) {
 
 static void unpack_rest(uint8_t *out, const nq_symbol_rows *r, const uint8_t *row, uint64_t u) {
     for (unsigned f = 0; f < r->fields; f++) {
-        uint8_t *dst = out + f * r->stride;
-        memset(dst, 0, u);
+        rest_unit rest = {{0}};
         for (unsigned done = 0; done < r->bits[f];) {
             unsigned width = widest_plane(r->bits[f] - done);
-            row += plane_unpack(dst, row, u, width, done);
+            row += plane_unpack(&rest, row, u, width, done);
             done += width;
+        }
+        for (uint64_t t = 0; t < u; t += 8) {
+            memcpy(out + f * r->stride + t, &rest.word[t / 8], 8);
         }
     }
 }
