@@ -113,6 +113,14 @@ static novaq_status run_bench(char **report, const void *options, novaq_error *e
     return novaq_bench(report, options, err);
 }
 
+/* --synthetic list */
+static int list_shapes(const opt_args *a) {
+    novaq_error err = {.code = NOVAQ_OK};
+    char *report = NULL;
+    return novaq_bench_shapes(&report, &err) == NOVAQ_OK ? cli_report(a, report, report_bench)
+                                                         : cli_fail(&err);
+}
+
 static int bench_model(const opt_args *a) {
     novaq_bench_options o = NOVAQ_BENCH_OPTIONS_INIT;
     lists l;
@@ -177,6 +185,9 @@ int cmd_bench(const opt_args *a) {
     if (codec && cli_given(a, OPT_SYNTHETIC)) {
         return cli_usage(
             "bench: --synthetic is a model; --codec, --encoder and --kernels measure without");
+    }
+    if (cli_given(a, OPT_SYNTHETIC) && strcmp(cli_text(a, OPT_SYNTHETIC), "list") == 0) {
+        return list_shapes(a);
     }
     return codec || !model ? bench_codec(a) : bench_model(a);
 }

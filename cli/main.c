@@ -1,12 +1,13 @@
 /* main.c - from the command line to the command.
  *
  * Owns: dispatch, the options of novaq itself, and noticing that standard
- * output could not be written. Refuses: everything else.
+ * output could not be written or that NOVAQ_CPU says nothing. Refuses: everything else.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cpu.h"
 #include "cmd.h"
 
 typedef int (*command_fn)(const opt_args *a);
@@ -56,8 +57,16 @@ static int finish_output(int code) {
     return code;
 }
 
+static void check_environment(void) {
+    const char *cpu = getenv("NOVAQ_CPU");
+    if (cpu != NULL && cpu[0] != '\0' && !nq_cpu_is_name(cpu)) {
+        cli_note("warning: NOVAQ_CPU=%.64s is none of %s; ignored", cpu, NQ_CPU_NAMES);
+    }
+}
+
 int main(int argc, char **argv) {
     opt_args a;
+    check_environment();
     int code = dispatch(&a, argc, argv);
     opt_free(&a);
     return finish_output(code);

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/cpu.h"
 #include "novaq.h"
 
 #define HELP_COLUMN 30
@@ -437,7 +438,7 @@ static void man_command(FILE *out, int c) {
 }
 
 static const char *const environment[][2] = {
-    {"NOVAQ_CPU", "Highest instruction set to use: scalar, avx2, avx512 or neon."},
+    {"NOVAQ_CPU", "Highest instruction set to use, one of " NQ_CPU_NAMES "."},
     {"HF_TOKEN, HUGGINGFACE_HUB_TOKEN, HUGGINGFACE_TOKEN, HUGGING_FACE_HUB_TOKEN, HF_TOKEN_PATH",
      "Token for private and gated models of the Hugging Face Hub; the first that is set, else the "
      "file that hf auth login leaves."},

@@ -181,8 +181,9 @@ typedef struct novaq_compress_options {
     }
 
 /* Compresses a model into a new artifact. *report (may be NULL) receives the
- * manifest's summary as JSON, with warnings, and `resumed` (tensors, bytes) where an
- * interrupted run was continued. The output appears whole or not at all. Stopped by
+ * manifest's summary as JSON, with warnings, `resumed` (tensors, bytes) where an
+ * interrupted run was continued, and `left_out` (likewise) where the source holds more
+ * than a model of text. The output appears whole or not at all. Stopped by
  * the progress callback, a lost network, a full disk or a kill, a run leaves a
  * journal beside what it finished, and the same call continues; after other failures
  * nothing is left. */
@@ -519,6 +520,11 @@ typedef struct novaq_bench_options {
 NOVAQ_API NOVAQ_CHECK novaq_status novaq_bench(char **report, const novaq_bench_options *opt,
                                                novaq_error *err);
 
+/* The shapes that opt.synthetic may name, as JSON: shapes, an array of name,
+ * architecture, embedding_length, feed_forward_length, block_count, head_count,
+ * head_count_kv, vocab_size, context_length, tied (whether the head is the embedding). */
+NOVAQ_API NOVAQ_CHECK novaq_status novaq_bench_shapes(char **report, novaq_error *err);
+
 /* Kernel and codec self-measurements, as JSON: for "gaussian", the MSE of each
  * scheme on unit Gaussian data beside the rate-distortion bound. */
 NOVAQ_API NOVAQ_CHECK novaq_status novaq_bench_codec(char **report, const char *schemes,
@@ -530,11 +536,12 @@ NOVAQ_API NOVAQ_CHECK novaq_status novaq_bench_codec(char **report, const char *
 NOVAQ_API NOVAQ_CHECK novaq_status novaq_bench_encoder(char **report, const char *schemes,
                                                        unsigned threads, novaq_error *err);
 
-/* How fast coded weights are multiplied, as JSON: read_bytes_per_second (what the
- * memory gives all threads), kernels (array of scheme, kernel, rows, cols,
- * weights_per_second and bytes_per_second of symbols from memory with all threads,
- * bandwidth_share, cached_weights_per_second_per_core) and, where k16d2l2 was among
- * them, gemv_2bit_bandwidth_share. NULL schemes: a choice of them. */
+/* How fast weights are multiplied, coded or plain, as JSON: read_bytes_per_second
+ * (what the memory gives all threads), kernels (array of scheme, kernel, rows, cols,
+ * weights_per_second and bytes_per_second of weights from memory with all threads,
+ * cached_weights_per_second_per_core, bandwidth_share) and, where k16d2l2 was among
+ * them, gemv_2bit_bandwidth_share. Beside schemes there is q8_0, the blocks of GGUF.
+ * NULL schemes: a choice of them. */
 NOVAQ_API NOVAQ_CHECK novaq_status novaq_bench_kernels(char **report, const char *schemes,
                                                        unsigned threads, novaq_error *err);
 

@@ -72,6 +72,15 @@ static unsigned detect(void) {
     return f;
 }
 
+bool nq_cpu_is_name(const char *name) {
+    for (size_t i = 0; i < sizeof LEVELS / sizeof LEVELS[0]; i++) {
+        if (strcmp(name, LEVELS[i].name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 unsigned nq_cpu_features(void) {
     unsigned f = detect();
     const char *mask = getenv("NOVAQ_CPU");

@@ -8,6 +8,8 @@
 #ifndef NQ_BASE_CPU_H
 #define NQ_BASE_CPU_H
 
+#include <stdbool.h>
+
 enum {
     NQ_CPU_AVX2 = 1 << 0,   /* with FMA and F16C */
     NQ_CPU_AVX512 = 1 << 1, /* F, BW, VL, DQ */
@@ -28,6 +30,9 @@ enum {
 #define NQ_CPU_CLONES
 #endif
 
+/* What NOVAQ_CPU may be. Anything else changes nothing, but the program says so. */
+#define NQ_CPU_NAMES "scalar, avx2, avx512, avx512vnni, avx512vbmi, neon, dotprod"
+bool nq_cpu_is_name(const char *name);
 /* Bits of NQ_CPU_*, after the NOVAQ_CPU mask. */
 unsigned nq_cpu_features(void);
 /* The bits of each named level that nq_cpu_features() allows, rising, nothing first;

@@ -62,6 +62,29 @@ static novaq_status find_shape(const shape **out, const char *name, novaq_error 
     return nq_fail(err, NOVAQ_E_ARG, "no shape '%s'; there are %s", name, list);
 }
 
+novaq_status nq_synthetic_shapes(json_t **out, novaq_error *err) {
+    json_t *list = json_array();
+    int failed = 0;
+    for (size_t i = 0; i < SHAPE_COUNT; i++) {
+        const shape *s = &SHAPES[i];
+        failed |= json_array_append_new(
+            list,
+            json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "name", s->name,
+                      "architecture", s->architecture, "embedding_length", (json_int_t)s->dim,
+                      "feed_forward_length", (json_int_t)s->ff, "block_count",
+                      (json_int_t)s->blocks, "head_count", (json_int_t)s->heads, "head_count_kv",
+                      (json_int_t)s->heads_kv, "vocab_size", (json_int_t)s->vocab, "context_length",
+                      (json_int_t)s->context, "tied", (int)s->tied));
+    }
+    *out = json_pack("{s:o}", "shapes", list);
+    if (failed != 0 || *out == NULL) {
+        json_decref(*out);
+        *out = NULL;
+        return nq_fail(err, NOVAQ_E_MEMORY, "cannot list the shapes");
+    }
+    return NOVAQ_OK;
+}
+
 /* What the runtime reads of a model, see model/describe.h. */
 static novaq_status describe(json_t **out, const shape *s, const char *scheme, novaq_error *err) {
     uint32_t head_dim = s->dim / s->heads;

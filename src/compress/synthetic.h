@@ -9,6 +9,7 @@
 #ifndef NQ_COMPRESS_SYNTHETIC_H
 #define NQ_COMPRESS_SYNTHETIC_H
 
+#include "base/json.h"
 #include "base/pool.h"
 #include "quant/scheme.h"
 
@@ -23,6 +24,9 @@ typedef struct nq_synthetic {
     novaq_progress_fn progress; /* may be NULL */
     void *progress_ctx;
 } nq_synthetic;
+
+/* All shapes, see novaq_bench_shapes(). */
+NOVAQ_CHECK novaq_status nq_synthetic_shapes(json_t **out, novaq_error *err);
 
 /* The scheme that is benched for a rate: the two-level one, but one level at 1 bit. */
 NOVAQ_CHECK novaq_status nq_synthetic_scheme(nq_scheme *out, double bits, novaq_error *err);

@@ -6,9 +6,9 @@
 
 #define NQ_BENCH_SCHEMES 64
 
-/* Comma-separated names to schemes; refuses what has no coding error. out
- * (NQ_BENCH_SCHEMES). */
+/* Comma-separated names to schemes. stored: a name that stands for raw, which has no
+ * measure by its own name; or NULL. out (NQ_BENCH_SCHEMES). */
 NOVAQ_CHECK novaq_status nq_bench_schemes(nq_scheme *out, size_t *count, const char *list,
-                                          novaq_error *err);
+                                          const char *stored, novaq_error *err);
 
 #endif

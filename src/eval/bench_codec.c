@@ -71,13 +71,22 @@ static novaq_status measure(measurement *m) {
     return st;
 }
 
+static novaq_status has_error(const nq_scheme *s, novaq_error *err) {
+    char name[NQ_SCHEME_NAME];
+    return s->kind == NQ_SCHEME_CODE || s->kind == NQ_SCHEME_Q8
+               ? NOVAQ_OK
+               : nq_fail(err, NOVAQ_E_ARG, "scheme '%s' has no coding error to measure",
+                         nq_scheme_name(name, s));
+}
+
 static void measure_task(void *ctx, uint64_t task, unsigned worker) {
     (void)worker;
     measurement *m = (measurement *)ctx + task;
     m->status = measure(m);
 }
 
-novaq_status nq_bench_schemes(nq_scheme *out, size_t *count, const char *list, novaq_error *err) {
+novaq_status nq_bench_schemes(nq_scheme *out, size_t *count, const char *list, const char *stored,
+                              novaq_error *err) {
     *count = 0;
     while (*list != '\0') {
         size_t len = strcspn(list, ",");
@@ -88,9 +97,14 @@ novaq_status nq_bench_schemes(nq_scheme *out, size_t *count, const char *list, n
         }
         memcpy(name, list, len);
         name[len] = '\0';
-        NQ_TRY(nq_scheme_parse(&out[*count], name, err));
-        if (out[*count].kind != NQ_SCHEME_CODE && out[*count].kind != NQ_SCHEME_Q8) {
-            return nq_fail(err, NOVAQ_E_ARG, "scheme '%s' has no coding error to measure", name);
+        nq_scheme *s = &out[*count];
+        if (stored != NULL && strcmp(name, stored) == 0) {
+            *s = (nq_scheme){.kind = NQ_SCHEME_RAW, .d = 1};
+        } else {
+            NQ_TRY(nq_scheme_parse(s, name, err));
+            if (s->kind == NQ_SCHEME_RAW) {
+                return nq_fail(err, NOVAQ_E_ARG, "scheme '%s' is any bytes; none to measure", name);
+            }
         }
         (*count)++;
         list += len + (list[len] == ',');
@@ -123,12 +137,13 @@ novaq_status novaq_bench_codec(char **report, const char *schemes, unsigned thre
     nq_pool *pool = NULL;
     size_t count = 0;
     nq_scheme list[NQ_BENCH_SCHEMES];
-    NQ_TRY(nq_bench_schemes(list, &count, schemes != NULL ? schemes : default_schemes, err));
+    NQ_TRY(nq_bench_schemes(list, &count, schemes != NULL ? schemes : default_schemes, NULL, err));
     NQ_TRY(nq_alloc(&m, NQ_BENCH_SCHEMES, sizeof *m, err));
-    for (size_t i = 0; i < count; i++) {
-        m[i].scheme = list[i];
-    }
     novaq_status st = NOVAQ_OK;
+    for (size_t i = 0; st == NOVAQ_OK && i < count; i++) {
+        m[i].scheme = list[i];
+        st = has_error(&list[i], err);
+    }
     if (st == NOVAQ_OK) {
         st = nq_pool_open(&pool, threads, err);
     }

@@ -175,7 +175,7 @@ novaq_status novaq_bench_encoder(char **report, const char *schemes, unsigned th
     nq_scheme list[NQ_BENCH_SCHEMES];
     size_t count = 0;
     nq_pool *pool = NULL;
-    NQ_TRY(nq_bench_schemes(list, &count, schemes != NULL ? schemes : default_schemes, err));
+    NQ_TRY(nq_bench_schemes(list, &count, schemes != NULL ? schemes : default_schemes, NULL, err));
     NQ_TRY(nq_pool_open(&pool, threads, err));
     json_t *rows = json_array();
     novaq_status st = NOVAQ_OK;

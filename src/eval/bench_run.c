@@ -429,6 +429,15 @@ static novaq_status finish(char **report, bench *b, novaq_error *err) {
                        : nq_fail(err, NOVAQ_E_MEMORY, "cannot write the report");
 }
 
+novaq_status novaq_bench_shapes(char **report, novaq_error *err) {
+    json_t *shapes = NULL;
+    *report = NULL;
+    NQ_TRY(nq_synthetic_shapes(&shapes, err));
+    novaq_status st = nq_json_dump(report, shapes, 2, err);
+    json_decref(shapes);
+    return st;
+}
+
 novaq_status novaq_bench(char **report, const novaq_bench_options *opt, novaq_error *err) {
     bench b = {0};
     *report = NULL;

@@ -6,7 +6,7 @@ set -euo pipefail
 novaq=$1
 root=$(cd "$(dirname "$0")/../.." && pwd)
 export PYTHONDONTWRITEBYTECODE=1
-unset LLAMA_BENCH
+unset LLAMA_BENCH NOVAQ_CPU
 
 fail() {
     echo "FAILED: $*" >&2
@@ -70,8 +70,85 @@ cmp one.novaq two.novaq || fail "the same seed, other bytes"
     fail "bench --encoder"
 "$novaq" bench --codec --schemes k4d2l1 --json --quiet | grep -q k4d2l1 || fail "bench --codec"
 
+# ---- kernels: a row for each scheme, shape and variant that this machine has -------------
+"$novaq" bench --kernels --schemes k16d2l2,q8,q8_0,bf16,f16,f32 --threads 1 --json >kernels
+NOVAQ_CPU=avx2 "$novaq" bench --kernels --schemes k16d2l2 --threads 2 --json >masked
+"$novaq" bench --kernels --schemes q8_0 --threads 1 >table
+[ "$(grep -c '^ *q8_0 ' table)" -ge 3 ] || fail "no table of kernels: $(cat table)"
+python3 - <<'END'
+import json, re
+text = open("/proc/cpuinfo").read()
+flags = set(re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.M).group(1).split())
+levels = [("avx2", "avx2 fma f16c"), ("avx512", "avx512f avx512bw avx512vl avx512dq"),
+          ("avx512vnni", "avx512_vnni"), ("avx512vbmi", "avx512vbmi")]
+have = []
+for name, needs in levels if "sse2" in flags else [("neon", "asimd"), ("dotprod", "asimddp")]:
+    if not flags.issuperset(needs.split()):
+        break
+    have.append(name)
+have = have or ["scalar"]
+floats = [name for name in have if name in ("scalar", "avx2", "avx512", "neon")]
+bytes_of = {"k16d2l2": 0.25, "q8": 1, "q8_0": 34 / 32, "bf16": 2, "f16": 2, "f32": 4}
+
+def check(o, threads, wanted):
+    assert o["threads"] == threads and o["read_bytes_per_second"] > 1e8
+    rows = [(r["scheme"], r["cols"], r["kernel"]) for r in o["kernels"]]
+    assert rows == wanted, rows
+    for r in o["kernels"]:
+        each = bytes_of[r["scheme"]]
+        assert r["rows"] * r["cols"] * each > 0.9 * 2**28, r # larger than caches
+        assert r["weights_per_second"] > 1e7 and r["cached_weights_per_second_per_core"] > 1e7, r
+        assert abs(r["bytes_per_second"] / r["weights_per_second"] / each - 1) < 1e-6, r
+        share = r["bytes_per_second"] / o["read_bytes_per_second"]
+        assert abs(r["bandwidth_share"] / share - 1) < 1e-6, r
+    shares = [r["bandwidth_share"] for r in o["kernels"]
+              if r["scheme"] == "k16d2l2" and r["cols"] == 4096]
+    assert 0 < o["gemv_2bit_bandwidth_share"] == max(shares), shares
+
+check(json.load(open("kernels")), 1,
+      [(s, c, k) for s in bytes_of for c in (2048, 4096, 11008)
+       for k in (floats if s == "f32" else have)])
+if have[0] != "neon":
+    check(json.load(open("masked")), 2, [("k16d2l2", c, have[0]) for c in (2048, 4096, 11008)])
+END
+
+# ---- memory: the file, the cache of keys and values, and 64 MB ----------------------------
+"$novaq" bench --synthetic smollm2-135m --bits 2 -p 1 -n 0 -r 1 --output small.novaq --quiet >table
+"$novaq" bench --synthetic smollm2-135m --scheme f16 -p 1 -n 0 -r 1 --output half.novaq --quiet >table
+"$novaq" bench small.novaq -p 512 -n 2 -r 1 -t 2 --json --quiet >small.json
+"$novaq" bench half.novaq -p 64 -n 2 -r 1 -t 2 --json --quiet >half.json
+python3 - <<'END'
+import json, os
+for name, positions in (("small", 512), ("half", 64)):
+    cache = 30 * 2 * 3 * 64 * 2 * positions # blocks, keys and values, heads, components, float16
+    o = json.load(open(name + ".json"))
+    size = os.path.getsize(name + ".novaq")
+    assert 0 < o["load_ms"] < 2000, o["load_ms"]
+    assert o["bytes"] <= size, (o["bytes"], size)
+    over = o["peak_memory"] - size - cache
+    assert over <= 64e6, f"{name}: {over / 1e6:.1f} MB more than file and cache"
+    assert o["peak_memory"] > size / 2, o["peak_memory"] # mapped weights count
+END
+rm -f small.novaq half.novaq
+
+# ---- shapes -----------------------------------------------------------------------------
+"$novaq" bench --synthetic list >table 2>message || fail "--synthetic list: exit $?"
+[ ! -s message ] || fail "--synthetic list: $(cat message)"
+for shape in tiny llama-1b llama-2-7b smollm2-135m qwen2.5-7b; do
+    grep -q "^ *$shape " table || fail "--synthetic list has no $shape: $(cat table)"
+done
+"$novaq" bench --synthetic list --json >json
+python3 - <<'END'
+import json
+shapes = {s["name"]: s for s in json.load(open("json"))["shapes"]}
+one = shapes["llama-1b"]
+assert (one["embedding_length"], one["block_count"], one["tied"]) == (2048, 22, True), one
+assert len(shapes) >= 15 and all(s["vocab_size"] > 0 for s in shapes.values())
+END
+"$novaq" bench kept --kv q8 -p 4 -n 0 -r 1 --json --quiet >json
+grep -q '"kv_type": "q8"' json || fail "--kv: $(cat json)"
+
 # ---- refusals --------------------------------------------------------------------------
-refused 2 'llama-2-7b' --synthetic list --quiet
 refused 2 'llama-2-7b' --synthetic giant --quiet
 refused 2 '2.5' --synthetic tiny --bits 2.5 --quiet
 refused 2 'unknown scheme' --synthetic tiny --scheme k99x --quiet
@@ -90,6 +167,10 @@ refused 2 'one number of threads' --codec -t 1,2
 refused 2 'leave --n-prompt out' --codec -p 8
 refused 2 'leave kept out' --encoder kept
 refused 2 'for --codec' kept --schemes k16d2l2
+refused 2 "'f16' has no coding error" --codec --schemes k16d2l2,f16
+refused 2 'unknown scheme' --codec --schemes q8_0
+refused 2 "'f32' has no symbols" --encoder --schemes f32
+refused 2 "'raw' is any bytes" --kernels --schemes raw
 refused 1 'missing' missing --quiet
 [ -z "$(ls temp)" ] || fail "left behind: $(ls temp)"
 

