@@ -396,6 +396,14 @@ static void print_subspaces(const json_t *layers) {
 
 /* ---- reports ------------------------------------------------------------- */
 
+/* What of a source was not read, being no part of a model of text. */
+static void print_left_out(const json_t *o) {
+    double tensors = 0;
+    if (number_of(&tensors, json_object_get(o, "left_out"), "tensors", NULL)) {
+        (void)printf("left out         %.0f tensors (images)\n", tensors);
+    }
+}
+
 static void print_totals(const json_t *o) {
     print_number(o, "parameters", "%.0f", "parameters", "total_parameters");
     print_bytes(o, "size", "bytes", "total_bytes");
@@ -406,6 +414,7 @@ static void print_totals(const json_t *o) {
     print_number(o, "relative error", "%.6f (quantized tensors)", "relative_error", NULL);
     print_number(o, "mean sq. error", "%.6g (all tensors)", "global_mse", NULL);
     print_number(o, "cosine", "%.6f (all tensors)", "global_cosine_similarity", NULL);
+    print_left_out(o);
 }
 
 typedef void (*print_fn)(const json_t *o);

@@ -113,6 +113,7 @@ static void complete_report(json_t *summary, const nq_compress_job *j) {
     json_object_set_new(summary, "received_bytes",
                         json_integer((json_int_t)nq_intake_received(j->ts)));
     json_object_set_new(summary, "verified_files", json_integer((json_int_t)j->verified));
+    nq_intake_left_out(summary, j->ts);
     if (j->resumed > 0) {
         json_object_set_new(summary, "resumed",
                             json_pack("{s:I, s:I}", "tensors", (json_int_t)j->resumed, "bytes",
@@ -246,6 +247,7 @@ novaq_status novaq_plan(char **report, const novaq_compress_options *opt, novaq_
         st = nq_recipe_report(&plan, &j.recipe, j.ts, err);
     }
     if (st == NOVAQ_OK) {
+        nq_intake_left_out(plan, j.ts);
         st = dump_report(report, plan, err);
     }
     close_job(&j);

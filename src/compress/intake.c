@@ -213,6 +213,16 @@ novaq_status nq_intake_source(json_t **out, const nq_intake *s, novaq_error *err
     return *out != NULL ? NOVAQ_OK : nq_fail(err, NOVAQ_E_MEMORY, "cannot describe the source");
 }
 
+void nq_intake_left_out(json_t *report, const nq_tensors *ts) {
+    uint64_t bytes = 0;
+    size_t count = nq_tensors_left_out(ts, &bytes);
+    if (count > 0) {
+        json_object_set_new(
+            report, "left_out",
+            json_pack("{s:I, s:I}", "tensors", (json_int_t)count, "bytes", (json_int_t)bytes));
+    }
+}
+
 novaq_status nq_intake_outline(nq_hash_text out, nq_tensors *ts, const json_t *more,
                                novaq_error *err) {
     char *text = NULL;

@@ -47,6 +47,10 @@ NOVAQ_CHECK novaq_status nq_intake_all(nq_tensors *ts, uint64_t memory, novaq_er
  * of every tensor in the order of their names). Once all tensors were read. */
 NOVAQ_CHECK novaq_status nq_intake_source(json_t **out, const nq_intake *s, novaq_error *err);
 
+/* *report: {"tensors", "bytes"} of what a source has besides the model of text that is
+ * read, as "left_out"; nothing where there is none. */
+void nq_intake_left_out(json_t *report, const nq_tensors *ts);
+
 /* Hash of names, types, shapes and of `more`. */
 NOVAQ_CHECK novaq_status nq_intake_outline(nq_hash_text out, nq_tensors *ts, const json_t *more,
                                            novaq_error *err);

@@ -215,7 +215,7 @@ static double coded_bits(const char *path) {
 /* Figures are those of what was written, warnings those of both steps. `refined` ends as
  * the summary's member "refinement". */
 static void merge(json_t *summary, json_t *refined, const json_t *first, const char *output) {
-    static const char *const kept[] = {"received_bytes", "verified_files", "resumed"};
+    static const char *const kept[] = {"received_bytes", "verified_files", "resumed", "left_out"};
     json_t *warnings = json_array();
     json_array_extend(warnings, json_object_get(first, "warnings"));
     json_array_extend(warnings, json_object_get(refined, "warnings"));

@@ -91,7 +91,7 @@ static novaq_status build_index(nq_tensors *ts, novaq_error *err) {
     nq_names_sort(ts->by_name, ts->count);
     const char *twice = nq_names_duplicate(ts->by_name, ts->count);
     return twice == NULL ? NOVAQ_OK
-                         : nq_fail(err, NOVAQ_E_FORMAT, "%s: tensor \"%.200s\" is in two files",
+                         : nq_fail(err, NOVAQ_E_FORMAT, "%s: tensor \"%.200s\" is there twice",
                                    ts->path, twice);
 }
 
@@ -171,6 +171,7 @@ void nq_tensors_close(nq_tensors **tensors) {
     nq_free(ts->shards);
     nq_free(ts->tensors);
     nq_free(ts->by_name);
+    nq_free(ts->names);
     nq_free(ts->turned);
     nq_free(ts->dir);
     nq_free(ts->folder);
@@ -222,6 +223,44 @@ const nq_tensor_info *nq_tensors_at(const nq_tensors *ts, size_t i) { return &ts
 const nq_tensor_info *nq_tensors_find(const nq_tensors *ts, const char *name) {
     const nq_name *hit = nq_names_find(ts->by_name, ts->count, name);
     return hit == NULL ? NULL : &ts->tensors[hit->index];
+}
+
+/* Gives the tensors that stay their names, one after the other in ts->names. */
+static void pick_each(nq_tensors *ts, nq_pick_fn pick) {
+    char *at = ts->names;
+    size_t kept = 0;
+    for (size_t i = 0; i < ts->count; i++) {
+        nq_tensor_info *t = &ts->tensors[i];
+        if (!pick(at, t->name)) {
+            ts->left_out++;
+            ts->left_out_bytes += t->bytes;
+            continue;
+        }
+        t->name = at;
+        at += strlen(at) + 1;
+        ts->tensors[kept++] = *t;
+    }
+    ts->count = kept;
+}
+
+novaq_status nq_tensors_pick(nq_tensors *ts, nq_pick_fn pick, novaq_error *err) {
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < ts->count; i++) {
+        bytes += strlen(ts->tensors[i].name) + 1;
+    }
+    if (ts->names != NULL) {
+        return nq_fail(err, NOVAQ_E_ARG, "%s: its tensors were picked already", ts->path);
+    }
+    NQ_TRY(nq_alloc(&ts->names, bytes, 1, err));
+    pick_each(ts, pick);
+    nq_free(ts->by_name);
+    ts->by_name = NULL;
+    return build_index(ts, err);
+}
+
+size_t nq_tensors_left_out(const nq_tensors *ts, uint64_t *bytes) {
+    *bytes = ts->left_out_bytes;
+    return ts->left_out;
 }
 
 novaq_status nq_tensors_transpose(nq_tensors *ts, size_t i, novaq_error *err) {

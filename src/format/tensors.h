@@ -71,6 +71,15 @@ const nq_tensor_info *nq_tensors_at(const nq_tensors *ts, size_t i);
 /* NULL when absent. */
 const nq_tensor_info *nq_tensors_find(const nq_tensors *ts, const char *name);
 
+/* Writes what a tensor shall be called into out, of strlen(name) + 1 bytes; false: it is
+ * left out. */
+typedef bool (*nq_pick_fn)(char *out, const char *name);
+/* From now on the set has only the tensors that pick() keeps, under the names it gives
+ * them. To be called before anything is read or transposed. */
+NOVAQ_CHECK novaq_status nq_tensors_pick(nq_tensors *ts, nq_pick_fn pick, novaq_error *err);
+/* How many tensors that left out; *bytes: of their data. */
+size_t nq_tensors_left_out(const nq_tensors *ts, uint64_t *bytes);
+
 /* From now on tensor i, if it is a matrix of single elements, is shown and read with
  * rows and columns exchanged. */
 NOVAQ_CHECK novaq_status nq_tensors_transpose(nq_tensors *ts, size_t i, novaq_error *err);

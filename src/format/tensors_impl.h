@@ -31,6 +31,9 @@ struct nq_tensors {
     size_t count;
     size_t cap;
     nq_name *by_name; /* index: in tensors */
+    char *names;      /* of the tensors, where they were given others; or NULL */
+    size_t left_out;  /* tensors that were not kept */
+    uint64_t left_out_bytes;
     uint64_t *turned; /* (count, 2) strides of transposed tensors, or NULL */
     nq_onnx onnx;     /* of an ONNX model */
     nq_ahead *ahead;  /* NULL: everything is read when it is asked for */

@@ -55,7 +55,8 @@
 #include "format/tensors.h"
 
 /* As nq_tensors_open(), and matrices that the model stores as (inputs, outputs) are
- * shown and read as (outputs, inputs). */
+ * shown and read as (outputs, inputs); of Gemma 3 with images only the text model's
+ * tensors are there, as they are called in models of text alone. */
 NOVAQ_CHECK novaq_status nq_model_tensors_open(nq_tensors **out, const char *path,
                                                novaq_error *err);
 /* Likewise as nq_tensors_open_files(). */

@@ -1,6 +1,6 @@
 /* describe_hf.c - a model's description from the files beside its weights, as Hugging
  * Face has them: config.json, tokenizer.json, tokenizer_config.json,
- * chat_template.jinja. */
+ * chat_template.jinja or chat_template.json. */
 #include <string.h>
 
 #include "base/mem.h"
@@ -108,6 +108,11 @@ static novaq_status describe_template(const hf *h, const json_t *config) {
         s = json_stringn(text, len);
     } else if (find_template(config) != NULL) {
         s = json_string(find_template(config));
+    } else { /* where models of images and text once had it */
+        json_t *file = NULL;
+        NQ_TRY(read_json(&file, h->ts, "chat_template.json", MAX_CONFIG, h->err));
+        s = find_template(file) != NULL ? json_string(find_template(file)) : NULL;
+        json_decref(file);
     }
     nq_free(text);
     return s == NULL ? NOVAQ_OK : nq_describe_set(h->model, "chat_template", s, h->err);
@@ -188,7 +193,7 @@ novaq_status nq_describe_hf(json_t *model, json_t *why, const nq_tensors *ts, no
 }
 
 /* Only GPT-2 stores matrices the other way round, and only its tensors are called so:
- * other models cost no look at config.json. */
+ * most models cost no look at config.json here. */
 static bool may_be_transposed(const nq_tensors *ts) {
     for (size_t i = 0; i < nq_tensors_count(ts); i++) {
         if (nq_arch_transposed("gpt2", nq_tensors_at(ts, i)->name)) {
@@ -198,12 +203,7 @@ static bool may_be_transposed(const nq_tensors *ts) {
     return false;
 }
 
-static novaq_status turn_matrices(nq_tensors *ts, novaq_error *err) {
-    json_t *config = NULL;
-    if (nq_tensors_format(ts) == NQ_FORMAT_GGUF || !may_be_transposed(ts)) {
-        return NOVAQ_OK;
-    }
-    NQ_TRY(read_json(&config, ts, "config.json", MAX_CONFIG, err));
+static novaq_status turn_matrices(nq_tensors *ts, const json_t *config, novaq_error *err) {
     const char *type = json_string_value(json_object_get(config, "model_type"));
     novaq_status st = NOVAQ_OK;
     for (size_t i = 0; st == NOVAQ_OK && type != NULL && i < nq_tensors_count(ts); i++) {
@@ -211,12 +211,26 @@ static novaq_status turn_matrices(nq_tensors *ts, novaq_error *err) {
             st = nq_tensors_transpose(ts, i, err);
         }
     }
+    return st;
+}
+
+/* What config.json says about tensors. */
+static novaq_status settle(nq_tensors *ts, novaq_error *err) {
+    json_t *config = NULL;
+    if (nq_tensors_format(ts) == NQ_FORMAT_GGUF || !(may_be_transposed(ts) || nq_hf_may_nest(ts))) {
+        return NOVAQ_OK;
+    }
+    NQ_TRY(read_json(&config, ts, "config.json", MAX_CONFIG, err));
+    novaq_status st = nq_hf_pick_text(ts, config, err);
+    if (st == NOVAQ_OK) {
+        st = turn_matrices(ts, config, err);
+    }
     json_decref(config);
     return st;
 }
 
-static novaq_status turned(nq_tensors **ts, novaq_error *err) {
-    novaq_status st = turn_matrices(*ts, err);
+static novaq_status settled(nq_tensors **ts, novaq_error *err) {
+    novaq_status st = settle(*ts, err);
     if (st != NOVAQ_OK) {
         nq_tensors_close(ts);
     }
@@ -225,10 +239,10 @@ static novaq_status turned(nq_tensors **ts, novaq_error *err) {
 
 novaq_status nq_model_tensors_open(nq_tensors **out, const char *path, novaq_error *err) {
     NQ_TRY(nq_tensors_open(out, path, err));
-    return turned(out, err);
+    return settled(out, err);
 }
 
 novaq_status nq_model_tensors_open_files(nq_tensors **out, nq_files **files, novaq_error *err) {
     NQ_TRY(nq_tensors_open_files(out, files, err));
-    return turned(out, err);
+    return settled(out, err);
 }

@@ -352,8 +352,9 @@ static novaq_status describe_arithmetic(const config *c) {
     return refuse_variants(c);
 }
 
-novaq_status nq_describe_hf_config(json_t *model, json_t *why, const json_t *object,
-                                   const nq_tensors *ts, novaq_error *err) {
+/* object: config.json of a model of text. */
+static novaq_status describe_text(json_t *model, json_t *why, const json_t *object,
+                                  const nq_tensors *ts, novaq_error *err) {
     const char *type = json_string_value(json_object_get(object, "model_type"));
     config c = {.ts = ts, .o = object, .hp = json_object(), .why = why, .err = err};
     c.type = type == NULL ? NULL : nq_arch_find_hf(type);
@@ -363,7 +364,7 @@ novaq_status nq_describe_hf_config(json_t *model, json_t *why, const json_t *obj
         NQ_TRY(nq_describe_set(model, "architecture", json_string(name), err));
     }
     NQ_TRY(copy_counts(&c));
-    if (c.type == NULL) { /* "gemma3" is a model of images that holds one of text */
+    if (c.type == NULL) { /* "gemma3" without a text_config */
         return type != NULL && nq_arch_find(type) != NULL
                    ? nq_describe_why(why, err, "model_type \"%.32s\" is not supported", type)
                    : NOVAQ_OK;
@@ -375,4 +376,13 @@ novaq_status nq_describe_hf_config(json_t *model, json_t *why, const json_t *obj
     }
     NQ_TRY(describe_window(&c));
     return describe_arithmetic(&c);
+}
+
+novaq_status nq_describe_hf_config(json_t *model, json_t *why, const json_t *object,
+                                   const nq_tensors *ts, novaq_error *err) {
+    json_t *text = NULL;
+    NQ_TRY(nq_hf_text_config(&text, object, err));
+    novaq_status st = describe_text(model, why, text, ts, err);
+    json_decref(text);
+    return st;
 }

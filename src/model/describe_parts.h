@@ -19,6 +19,15 @@ NOVAQ_CHECK novaq_status nq_describe_hf(json_t *model, json_t *why, const nq_ten
 NOVAQ_CHECK novaq_status nq_describe_hf_config(json_t *model, json_t *why, const json_t *config,
                                                const nq_tensors *ts, novaq_error *err);
 
+/* describe_hf_text.c: the text model within a repository of images and text. Whether names
+ * of tensors look like one; keeps, if config says so, the text model's tensors alone, as
+ * they are called without images. */
+bool nq_hf_may_nest(const nq_tensors *ts);
+NOVAQ_CHECK novaq_status nq_hf_pick_text(nq_tensors *ts, const json_t *config, novaq_error *err);
+/* *out: a new reference; the text model's config.json, which is `config` where there is
+ * nothing else. */
+NOVAQ_CHECK novaq_status nq_hf_text_config(json_t **out, const json_t *config, novaq_error *err);
+
 /* Appends printf-formatted text (invalid UTF-8 replaced by a fixed phrase). */
 NOVAQ_CHECK novaq_status nq_describe_why(json_t *why, novaq_error *err, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));

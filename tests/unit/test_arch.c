@@ -33,6 +33,7 @@ static const subject SUBJECTS[] = {
     {"gemma2 gguf", ARCH("gemma2.gguf"), ARCH("gemma2.logits"), N, N},
     {"gemma3 hf", ARCH("gemma3-hf"), ARCH("gemma3.logits"), N, N},
     {"gemma3 gguf", ARCH("gemma3.gguf"), ARCH("gemma3.logits"), N, N},
+    {"gemma3 with images", ARCH("gemma3-images-hf"), ARCH("gemma3-images.logits"), N, N},
     {"phi3 hf", ARCH("phi3-hf"), ARCH("phi3.logits"), N, N},
     {"phi3 gguf", ARCH("phi3.gguf"), ARCH("phi3.logits"), N, N},
     {"phi3 hf, short", ARCH("phi3-hf"), ARCH("phi3-short.logits"), 24, 32},
@@ -423,13 +424,105 @@ static void test_raw_weights(void **state) {
     nq_free(dir);
 }
 
+/* ---- models of images and text ------------------------------------------------------ */
+
+/* A scratch copy of Gemma 3 with images whose text tensors are called as transformers 4.52
+ * and later call them in memory. */
+static char *newer_names(void) {
+    static const char was[] = "language_model.model.";
+    static const char is[] = "model.language_model.";
+    char *dir = altered(ARCH("gemma3-images-hf"), "x", "0");
+    char *path = NULL;
+    char *data = NULL;
+    size_t len = 0;
+    unsigned renamed = 0;
+    assert_int_equal(nq_path_join(&path, dir, "model.safetensors", NULL), NOVAQ_OK);
+    assert_int_equal(nq_read_file(&data, &len, path, (size_t)1 << 20, NULL), NOVAQ_OK);
+    assert_int_equal(unlink(path), 0); /* a link to the original */
+    for (char *at = data; (at = memmem(at, len - (size_t)(at - data), was, sizeof was - 1)) != NULL;
+         renamed++) {
+        memcpy(at, is, sizeof is - 1);
+    }
+    assert_int_equal(renamed, 7 * 13 + 2);
+    assert_int_equal(nq_write_file(path, data, len, NULL), NOVAQ_OK);
+    nq_free(data);
+    nq_free(path);
+    return dir;
+}
+
+/* Both ways to call the text model's tensors; those of images are told of, not kept. */
+static void test_images(void **state) {
+    char *dir = newer_names();
+    subject s = {"gemma3 with images, newer names", dir, ARCH("gemma3-images.logits"), N, N};
+    char *out = scratch_dir();
+    char *report = NULL;
+    novaq_compress_options o = NOVAQ_COMPRESS_OPTIONS_INIT;
+    json_t *r = NULL;
+    json_t *chat = json_pack("{s:s}", "chat_template", "{{ 1 }}");
+    (void)state;
+    check_artifact(&s, "f16", NULL, CLOSE);
+    write_json(dir, "chat_template.json", chat);
+    json_decref(chat);
+    nq_model *m = open_model(dir, NULL);
+    const json_t *said = json_object_get(nq_weights_model(m->weights), "chat_template");
+    assert_string_equal(json_string_value(said), "{{ 1 }}");
+    nq_model_close(&m);
+    o.input = dir;
+    o.output = out;
+    o.scheme = "q8";
+    assert_int_equal(novaq_plan(&report, &o, NULL), NOVAQ_OK);
+    assert_int_equal(nq_json_parse_object(&r, "report", report, strlen(report), NULL), NOVAQ_OK);
+    const json_t *left = json_object_get(r, "left_out");
+    assert_int_equal(json_integer_value(json_object_get(left, "tensors")), 34);
+    assert_int_equal(json_integer_value(json_object_get(left, "bytes")), 3248);
+    assert_int_equal(json_integer_value(json_object_get(r, "parameters")), 79632);
+    json_decref(r);
+    novaq_free(report);
+    remove_dir(out);
+    remove_dir(dir);
+    nq_free(out);
+    nq_free(dir);
+}
+
+#define TEXT_CONFIG(more)                                                                          \
+    "{\"hidden_size\":32,\"intermediate_size\":40,\"num_hidden_layers\":7,\"head_dim\":8,"         \
+    "\"vocab_size\":272,\"sliding_window\":10" more "}"
+
 #define ANY_BUT_OK ((novaq_status)-100)
 
+/* A setting and what becomes of the model with it. */
+typedef struct setting {
+    const char *of, *key, *value;
+    novaq_status status;
+} setting;
+
+static void check_settings(const setting *cases, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        char *dir = altered(cases[i].of, cases[i].key, cases[i].value);
+        nq_model *m = NULL;
+        nq_run *r = NULL;
+        novaq_error err = {0};
+        novaq_status st = nq_model_open(&m, dir, NULL, &err);
+        bool as_wanted = cases[i].status == ANY_BUT_OK ? st != NOVAQ_OK : st == cases[i].status;
+        if (!as_wanted || (st != NOVAQ_OK && err.msg[0] == '\0')) {
+            fail_msg("%s of %s = %s: %d %s", cases[i].key, cases[i].of, cases[i].value, st,
+                     err.msg);
+        }
+        if (st == NOVAQ_OK) { /* what is taken also runs */
+            if (nq_run_open(&r, m, 1, N, N, &err) != NOVAQ_OK ||
+                nq_run_feed(r, tokens, 1, N, &err) != NOVAQ_OK) {
+                fail_msg("%s of %s = %s: %s", cases[i].key, cases[i].of, cases[i].value, err.msg);
+            }
+            nq_run_close(&r);
+        }
+        nq_model_close(&m);
+        remove_dir(dir);
+        nq_free(dir);
+    }
+}
+
 static void test_hostile(void **state) {
-    static const struct {
-        const char *of, *key, *value;
-        novaq_status status;
-    } CASES[] = {
+    static const setting CASES[] = {
         {ARCH("gemma2-hf"), "head_dim", "1000", NOVAQ_E_FORMAT},
         {ARCH("gemma2-hf"), "head_dim", "9223372036854775807", NOVAQ_E_UNSUPPORTED},
         {ARCH("gemma2-hf"), "attn_logit_softcapping", "-1.0", NOVAQ_E_FORMAT},
@@ -454,6 +547,7 @@ static void test_hostile(void **state) {
         {ARCH("gemma3-hf"), "sliding_window_pattern", "-9223372036854775808", NOVAQ_OK},
         {ARCH("gemma3-hf"), "sliding_window_pattern", "0", NOVAQ_OK},
         {ARCH("gemma3-hf"), "use_bidirectional_attention", "true", NOVAQ_E_UNSUPPORTED},
+        {ARCH("gemma3-hf"), "head_dim", NULL, NOVAQ_E_FORMAT}, /* 256 */
         {ARCH("phi3-hf"), "partial_rotary_factor", "-0.5", NOVAQ_E_UNSUPPORTED},
         {ARCH("phi3-hf"), "partial_rotary_factor", "1e-9", NOVAQ_E_FORMAT},
         {ARCH("phi3-hf"), "partial_rotary_factor", "1.0", NOVAQ_E_FORMAT},
@@ -502,28 +596,27 @@ static void test_hostile(void **state) {
         {ARCH("qwen2-hf"), "model_type", "\"qwen3\"", NOVAQ_E_FORMAT},
     };
     (void)state;
-    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
-        char *dir = altered(CASES[i].of, CASES[i].key, CASES[i].value);
-        nq_model *m = NULL;
-        nq_run *r = NULL;
-        novaq_error err = {0};
-        novaq_status st = nq_model_open(&m, dir, NULL, &err);
-        bool as_wanted = CASES[i].status == ANY_BUT_OK ? st != NOVAQ_OK : st == CASES[i].status;
-        if (!as_wanted || (st != NOVAQ_OK && err.msg[0] == '\0')) {
-            fail_msg("%s of %s = %s: %d %s", CASES[i].key, CASES[i].of, CASES[i].value, st,
-                     err.msg);
-        }
-        if (st == NOVAQ_OK) { /* what is taken also runs */
-            if (nq_run_open(&r, m, 1, N, N, &err) != NOVAQ_OK ||
-                nq_run_feed(r, tokens, 1, N, &err) != NOVAQ_OK) {
-                fail_msg("%s of %s = %s: %s", CASES[i].key, CASES[i].of, CASES[i].value, err.msg);
-            }
-            nq_run_close(&r);
-        }
-        nq_model_close(&m);
-        remove_dir(dir);
-        nq_free(dir);
-    }
+    check_settings(CASES, sizeof CASES / sizeof CASES[0]);
+}
+
+/* What is set in text_config, beside it, and not at all. */
+static void test_hostile_nested(void **state) {
+    static const setting CASES[] = {
+        {ARCH("gemma3-images-hf"), "text_config", TEXT_CONFIG(""), NOVAQ_OK},
+        {ARCH("gemma3-images-hf"), "text_config", NULL, NOVAQ_E_UNSUPPORTED},
+        {ARCH("gemma3-images-hf"), "text_config", "[]", NOVAQ_E_UNSUPPORTED},
+        {ARCH("gemma3-images-hf"), "text_config", "{}", NOVAQ_E_FORMAT},
+        {ARCH("gemma3-images-hf"), "text_config", TEXT_CONFIG(",\"model_type\":\"gemma2\""),
+         NOVAQ_E_UNSUPPORTED},
+        {ARCH("gemma3-images-hf"), "text_config", TEXT_CONFIG(",\"attention_bias\":true"),
+         NOVAQ_E_FORMAT},
+        {ARCH("gemma3-images-hf"), "tie_word_embeddings", "false", NOVAQ_E_FORMAT},
+        {ARCH("gemma3-images-hf"), "quantization_config", "{}", NOVAQ_E_UNSUPPORTED},
+        {ARCH("gemma3-images-hf"), "model_type", "\"gemma3_text\"", ANY_BUT_OK},
+        {ARCH("gemma3-images-hf"), "model_type", "\"llava\"", NOVAQ_E_UNSUPPORTED},
+    };
+    (void)state;
+    check_settings(CASES, sizeof CASES / sizeof CASES[0]);
 }
 
 /* The four bytes of a key's value in a copy of a GGUF file become `value`. */
@@ -619,12 +712,13 @@ static void test_positions_end(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_logits),        cmocka_unit_test(test_lean),
-        cmocka_unit_test(test_sequences),     cmocka_unit_test(test_stages),
-        cmocka_unit_test(test_artifacts),     cmocka_unit_test(test_calibrated),
-        cmocka_unit_test(test_roles),         cmocka_unit_test(test_fast),
-        cmocka_unit_test(test_export),        cmocka_unit_test(test_raw_weights),
-        cmocka_unit_test(test_hostile),       cmocka_unit_test(test_hostile_gguf),
+        cmocka_unit_test(test_logits),         cmocka_unit_test(test_lean),
+        cmocka_unit_test(test_sequences),      cmocka_unit_test(test_stages),
+        cmocka_unit_test(test_artifacts),      cmocka_unit_test(test_calibrated),
+        cmocka_unit_test(test_roles),          cmocka_unit_test(test_fast),
+        cmocka_unit_test(test_export),         cmocka_unit_test(test_images),
+        cmocka_unit_test(test_raw_weights),    cmocka_unit_test(test_hostile),
+        cmocka_unit_test(test_hostile_nested), cmocka_unit_test(test_hostile_gguf),
         cmocka_unit_test(test_positions_end),
     };
     return cmocka_run_group_tests(tests, setup, NULL);

@@ -175,6 +175,51 @@ static nq_tensors *open_fixture(const char *name) {
     return ts;
 }
 
+static bool pick_floats(char *out, const char *name) {
+    if (name[0] != 'f') {
+        return false;
+    }
+    memcpy(out, name + 1, strlen(name));
+    return true;
+}
+
+static bool pick_alike(char *out, const char *name) {
+    out[0] = '\0';
+    return strlen(name) > 0;
+}
+
+/* Some of the tensors, under other names, with their own bytes. */
+static void test_pick(void **state) {
+    (void)state;
+    nq_tensors *all = open_fixture("types.safetensors");
+    nq_tensors *ts = open_fixture("types.safetensors");
+    novaq_error err = {0};
+    float want[15];
+    float got[15];
+    uint64_t left = 7;
+    assert_int_equal(nq_tensors_left_out(ts, &left), 0);
+    assert_int_equal(left, 0);
+    assert_int_equal(nq_tensors_pick(ts, pick_floats, NULL), NOVAQ_OK);
+    assert_int_equal(nq_tensors_count(ts), 5); /* f16, f32, f64, f8_e4m3, f8_e5m2 */
+    assert_int_equal(nq_tensors_left_out(ts, &left), nq_tensors_count(all) - 5);
+    assert_null(nq_tensors_find(ts, "f32"));
+    for (size_t i = 0; i < nq_tensors_count(ts); i++) {
+        left += nq_tensors_at(ts, i)->bytes;
+    }
+    for (size_t i = 0; i < nq_tensors_count(all); i++) {
+        left -= nq_tensors_at(all, i)->bytes;
+    }
+    assert_int_equal(left, 0); /* all is kept or left out */
+    assert_int_equal(nq_tensors_read_f32(want, all, nq_tensors_find(all, "f32"), NULL), NOVAQ_OK);
+    assert_int_equal(nq_tensors_read_f32(got, ts, nq_tensors_find(ts, "32"), NULL), NOVAQ_OK);
+    assert_memory_equal(got, want, sizeof got);
+    assert_int_equal(nq_tensors_pick(ts, pick_floats, NULL), NOVAQ_E_ARG);
+    assert_int_equal(nq_tensors_pick(all, pick_alike, &err), NOVAQ_E_FORMAT);
+    assert_non_null(strstr(err.msg, "there twice"));
+    nq_tensors_close(&all);
+    nq_tensors_close(&ts);
+}
+
 static void test_lookup(void **state) {
     (void)state;
     nq_tensors *ts = open_fixture("sharded");
@@ -409,7 +454,7 @@ static void test_split_refusals(void **state) {
     expect_open(dir, "", NOVAQ_OK, NULL); /* the only model of the directory */
     expect_open(dir, "m-00002-of-00002.gguf", NOVAQ_E_ARG, "part 1");
     write_part(dir, "m-00002-of-00002.gguf", 1, 2, 2, "a");
-    expect_open(dir, "m-00001-of-00002.gguf", NOVAQ_E_FORMAT, "\"a\" is in two files");
+    expect_open(dir, "m-00001-of-00002.gguf", NOVAQ_E_FORMAT, "\"a\" is there twice");
     write_part(dir, "m-00002-of-00002.gguf", 1, 3, 2, "b");
     expect_open(dir, "m-00001-of-00002.gguf", NOVAQ_E_FORMAT, "part 2 of 2 is due");
     write_part(dir, "m-00002-of-00002.gguf", 0, 2, 2, "b");
@@ -738,6 +783,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_gguf_versions),
         cmocka_unit_test(test_gguf_split),
         cmocka_unit_test(test_lookup),
+        cmocka_unit_test(test_pick),
         cmocka_unit_test(test_read_bounds),
         cmocka_unit_test(test_large_and_parallel),
         cmocka_unit_test(test_index_refusals),
