@@ -95,9 +95,9 @@ static void check_symbols(const nq_layer *l, const task *t, uint8_t *symbols, no
     const nq_scheme *s = &l->scheme;
     uint64_t stride = nq_scheme_row_symbols(s, l->q.cols);
     uint64_t used = (l->q.cols + s->d - 1) / s->d;
-    uint64_t row_bytes = nq_scheme_row_bytes(s, l->q.cols);
+    nq_symbol_rows rows = nq_symbol_rows_of(s, l->q.cols);
     for (uint64_t i = t->row; i < t->row + t->rows; i++) {
-        nq_symbols_unpack(symbols, s, l->q.symbols + i * row_bytes, l->q.cols);
+        nq_symbols_unpack_row(symbols, &rows, l->q.symbols + i * rows.bytes);
         for (unsigned f = 0; f < s->fields; f++) {
             const uint8_t *row = symbols + f * stride;
             for (uint64_t j = 0; j < stride; j++) {

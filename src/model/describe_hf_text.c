@@ -59,10 +59,17 @@ bool nq_hf_may_nest(const nq_tensors *ts) {
     return false;
 }
 
-novaq_status nq_hf_pick_text(nq_tensors *ts, const json_t *config, novaq_error *err) {
+/* Whether config is of images and text, of which we know the text. */
+static bool is_nested(const json_t *config) {
     const char *type = json_string_value(json_object_get(config, "model_type"));
-    return type != NULL && strcmp(type, NESTING) == 0 ? nq_tensors_pick(ts, pick_text, err)
-                                                      : NOVAQ_OK;
+    const json_t *part = json_object_get(config, "text_config");
+    const char *inner = json_string_value(json_object_get(part, "model_type"));
+    return type != NULL && strcmp(type, NESTING) == 0 && json_is_object(part) &&
+           (inner == NULL || strcmp(inner, TEXT) == 0);
+}
+
+novaq_status nq_hf_pick_text(nq_tensors *ts, const json_t *config, novaq_error *err) {
+    return is_nested(config) ? nq_tensors_pick(ts, pick_text, err) : NOVAQ_OK;
 }
 
 /* ---- config.json -------------------------------------------------------------------- */
@@ -77,15 +84,11 @@ static json_t *missing(void) {
                      "sliding_window", 4096, "tie_word_embeddings", 1);
 }
 
-/* The text model's part with what the whole says about it; NULL: there is none. */
+/* The text model's part with what the whole says about it. */
 static json_t *nested(const json_t *config) {
     const json_t *part = json_object_get(config, "text_config");
-    const char *type = json_string_value(json_object_get(part, "model_type"));
     const json_t *tied = json_object_get(config, "tie_word_embeddings");
     const json_t *quantized = json_object_get(config, "quantization_config");
-    if (!json_is_object(part) || (type != NULL && strcmp(type, TEXT) != 0)) {
-        return NULL;
-    }
     json_t *text = json_deep_copy(part);
     (void)json_object_set_new(text, "model_type", json_string(TEXT));
     if (json_is_boolean(tied)) {
@@ -98,10 +101,8 @@ static json_t *nested(const json_t *config) {
 }
 
 novaq_status nq_hf_text_config(json_t **out, const json_t *config, novaq_error *err) {
-    const char *type = json_string_value(json_object_get(config, "model_type"));
-    *out = type != NULL && strcmp(type, NESTING) == 0 ? nested(config) : NULL;
-    *out = *out != NULL ? *out : json_deep_copy(config);
-    type = json_string_value(json_object_get(*out, "model_type"));
+    *out = is_nested(config) ? nested(config) : json_deep_copy(config);
+    const char *type = json_string_value(json_object_get(*out, "model_type"));
     if (type != NULL && strcmp(type, TEXT) == 0) {
         json_t *defaults = missing();
         (void)json_object_update_missing(*out, defaults);

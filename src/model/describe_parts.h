@@ -1,7 +1,7 @@
 /* describe_parts.h - what the files of describe share.
  *
- * Owns: the signatures of the two mappings behind nq_describe(). Refuses: use
- * outside describe*.c.
+ * Owns: the signatures of the two mappings behind nq_describe(), and of what finds the
+ * text within a model of images and text. Refuses: use outside describe*.c.
  */
 #ifndef NQ_MODEL_DESCRIBE_PARTS_H
 #define NQ_MODEL_DESCRIBE_PARTS_H

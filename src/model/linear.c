@@ -194,18 +194,16 @@ static const float *tile_weights(const product *p, const nq_linear *l, uint64_t 
     return work->status[worker] == NOVAQ_OK ? tile : NULL;
 }
 
-/* Rows as the artifact has them, see nq_weight_in_place(). */
+/* Rows as the artifact has them, see nq_weight_in_place(); those of F32 are l->dense. */
 static void stored_dots(float *y, const nq_gemv_kern *kern, const void *w, nq_dtype type,
                         uint64_t rows, const float *x, uint64_t cols) {
     const char *row = w;
-    uint64_t row_bytes = type == NQ_Q8_0  ? cols / NQ_Q8_0_WEIGHTS * NQ_Q8_0_BYTES
-                         : type == NQ_F32 ? cols * sizeof(float)
-                                          : cols * sizeof(uint16_t);
+    uint64_t row_bytes =
+        type == NQ_Q8_0 ? cols / NQ_Q8_0_WEIGHTS * NQ_Q8_0_BYTES : cols * sizeof(uint16_t);
     for (uint64_t i = 0; i < rows; i++, row += row_bytes) {
         const void *at = row;
         y[i] = type == NQ_Q8_0  ? kern->dot_q8_0(at, x, cols)
                : type == NQ_F16 ? kern->dot_f16(at, x, cols)
-               : type == NQ_F32 ? nq_kern_best()->dot_f32(at, x, cols)
                                 : kern->dot_bf16(at, x, cols);
     }
 }

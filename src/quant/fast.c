@@ -209,7 +209,8 @@ static uint64_t rows_at_once(const nq_fast *f) {
 
 uint64_t nq_fast_scratch(const nq_fast *f, uint64_t rows, uint64_t tokens) {
     uint64_t sums = tokens < SUM_TOKENS ? tokens : SUM_TOKENS;
-    uint64_t decoded = tokens > 1 ? rows : f->lane != 0 ? 0 : rows_at_once(f);
+    uint64_t one = f->lane != 0 ? 0 : rows_at_once(f);
+    uint64_t decoded = tokens > 1 && rows > one ? rows : one;
     uint64_t bytes = align64(decoded * f->row_bytes);
     return 64 + bytes + align64(rows * sums * sizeof(int32_t)) + align64(nq_qmat_scratch(f->q));
 }

@@ -222,10 +222,11 @@ static novaq_status make_tail(nq_fast *f, novaq_error *err) {
     NQ_TRY(nq_alloc(&tail, q->rows, NQ_TAIL_BYTES, err));
     f->owned[2] = tail;
     c->tail = tail;
+    nq_symbol_rows rest = nq_symbol_rows_of(&q->scheme, left * c->d);
     for (uint64_t r = 0; r < q->rows; r++) {
         uint8_t symbols[UNIT] = {0};
         const uint8_t *from = q->symbols + r * c->row_bytes + c->units * UNIT * c->bits / 8;
-        nq_symbols_unpack(symbols, &q->scheme, from, left * c->d);
+        nq_symbols_unpack_row(symbols, &rest, from);
         nq_symbols_pack(tail + r * NQ_TAIL_BYTES, &q->scheme, symbols, (uint64_t)UNIT * c->d);
     }
     return NOVAQ_OK;

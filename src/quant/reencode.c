@@ -123,10 +123,10 @@ static uint64_t subvectors(const recoding *r) {
 /* A K that is no power of two leaves room for symbols that have no entry. */
 static novaq_status unpack(recoding *r, novaq_error *err) {
     const nq_scheme *s = &r->q->scheme;
-    uint64_t row_bytes = nq_scheme_row_bytes(s, r->q->cols);
+    nq_symbol_rows rows = nq_symbol_rows_of(s, r->q->cols);
     for (uint64_t i = 0; i < r->q->rows; i++) {
         uint8_t *row = r->old + i * s->fields * r->stride;
-        nq_symbols_unpack(row, s, r->q->symbols + i * row_bytes, r->q->cols);
+        nq_symbols_unpack_row(row, &rows, r->q->symbols + i * rows.bytes);
         for (uint64_t j = 0; j < subvectors(r) * s->fields; j++) {
             uint64_t f = j / subvectors(r);
             if (row[f * r->stride + j % subvectors(r)] >= s->k[f]) {

@@ -46,13 +46,14 @@ static novaq_status check_symbols(const nq_tmatrix *m, novaq_error *err) {
     for (unsigned f = 0; f < s->fields; f++) {
         needed = needed || 1U << nq_scheme_field_bits(s, f) != s->k[f];
     }
+    nq_symbol_rows rows = nq_symbol_rows_of(s, m->cols);
     uint8_t *row = NULL;
     if (needed) {
         NQ_TRY(nq_alloc_raw(&row, stride * s->fields, 1, err));
     }
     novaq_status st = NOVAQ_OK;
     for (uint64_t i = 0; needed && st == NOVAQ_OK && i < m->q->rows; i++) {
-        nq_symbols_unpack(row, s, m->q->symbols + i * nq_scheme_row_bytes(s, m->cols), m->cols);
+        nq_symbols_unpack_row(row, &rows, m->q->symbols + i * rows.bytes);
         for (uint64_t j = 0; st == NOVAQ_OK && j < used * s->fields; j++) {
             unsigned f = (unsigned)(j / used);
             if (row[f * stride + j % used] >= s->k[f]) {
@@ -260,15 +261,13 @@ static uint8_t *ring_row(const nq_tmatrix_ring *r, uint64_t row) {
 }
 
 static void unpack(nq_tmatrix_ring *r, uint64_t row) {
-    const nq_scheme *s = &r->q->scheme;
-    nq_symbols_unpack(ring_row(r, row), s, r->q->symbols + row * nq_scheme_row_bytes(s, r->q->cols),
-                      r->q->cols);
+    nq_symbols_unpack_row(ring_row(r, row), &r->rows, r->q->symbols + row * r->rows.bytes);
     r->next = row + 1;
 }
 
 void nq_tmatrix_ring_open(nq_tmatrix_ring *r, const nq_qmat *q, uint64_t row, uint8_t *memory) {
-    *r = (nq_tmatrix_ring){
-        .q = q, .base = memory, .stride = nq_scheme_row_symbols(&q->scheme, q->cols)};
+    *r = (nq_tmatrix_ring){.q = q, .base = memory, .rows = nq_symbol_rows_of(&q->scheme, q->cols)};
+    r->stride = r->rows.stride;
     r->bytes = r->stride * q->scheme.fields;
     uint8_t *zero = memory + (NQ_MAX_LEVELS + 1) * r->bytes;
     memset(zero, 0, r->bytes);

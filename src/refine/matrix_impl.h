@@ -53,8 +53,9 @@ typedef struct nq_tmatrix_ring {
     const nq_qmat *q;
     uint8_t *base;
     uint64_t stride, bytes; /* symbols of a field; bytes of a row */
-    uint64_t next;          /* the row that would be unpacked next */
-    const uint8_t *zero;    /* a row of symbol 0 */
+    nq_symbol_rows rows;
+    uint64_t next;       /* the row that would be unpacked next */
+    const uint8_t *zero; /* a row of symbol 0 */
 } nq_tmatrix_ring;
 
 /* row: of the tensor, where reading begins. */

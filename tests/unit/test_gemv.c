@@ -217,6 +217,7 @@ static const variant VARIANTS[] = {
     {"pq256x256d8", 1024, 0, 64, true, false, 60},
     {"pq200d12", 600, 0, 0, false, false, 127},
     {"q8", 577, 0, 0, false, false, 0},
+    {"pq16x16d2", 576, 0, 64, false, false, 127},
 };
 
 static void prepared_matrices_agree(void **state) {

@@ -231,6 +231,7 @@ static void check_part(const nq_linear *whole) {
     assert_true(cols <= 512 && part.w->rows >= 16);
     part.row0 = part.w->rows - 11;
     part.rows = 8;
+    part.dense = whole->dense != NULL ? whole->dense + part.row0 * cols : NULL;
     for (uint64_t c = 0; c < cols; c++) {
         x[0][c] = (float)nq_normal(1, 2, c);
     }
