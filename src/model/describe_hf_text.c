@@ -5,6 +5,7 @@
  * and what they are called where there is nothing but text; transformers' defaults of
  * Gemma3TextConfig, whose published files leave most of it out. Refuses: models of
  * images other than Gemma 3; they stay as they are. */
+#include <stdio.h>
 #include <string.h>
 
 #include "model/describe_parts.h"
@@ -42,9 +43,7 @@ static bool pick_text(char *out, const char *name) {
         return false;
     }
     rest = rest != NULL ? rest : name;
-    size_t n = strlen(outer);
-    memcpy(out, outer, n);
-    memcpy(out + n, rest, strlen(rest) + 1);
+    (void)snprintf(out, strlen(name) + 1, "%s%s", outer, rest);
     return true;
 }
 
