@@ -34,6 +34,62 @@ static int too_deep(const char *text, size_t len) {
     return 0;
 }
 
+/* Digits from text[i] on. */
+static size_t digits_at(const char *text, size_t len, size_t i) {
+    size_t n = 0;
+    while (i + n < len && text[i + n] >= '0' && text[i + n] <= '9') {
+        n++;
+    }
+    return n;
+}
+
+/* Whether the integer of n digits does not fit 64 bits, or fits them only with a minus. */
+static bool too_big(const char *digits, size_t n) {
+    static const char most[] = "9223372036854775807";
+    size_t fits = sizeof most - 1;
+    return n > fits || (n == fits && memcmp(digits, most, n) > 0);
+}
+
+/* A copy of text in which integers of more than 64 bits are real numbers ("model_max_length"
+ * of many tokenizer_config.json is 10^30): jansson refuses them. out: 2 * len bytes. */
+static size_t widen_integers(char *out, const char *text, size_t len) {
+    size_t n = 0;
+    bool in_string = false;
+    for (size_t i = 0; i < len;) {
+        size_t digits = in_string ? 0 : digits_at(text, len, i);
+        if (digits > 0) {
+            char next = i + digits < len ? text[i + digits] : '\0';
+            bool integer = next != '.' && next != 'e' && next != 'E' &&
+                           (i == 0 || strchr(".eE+", text[i - 1]) == NULL);
+            memcpy(out + n, text + i, digits);
+            n += digits;
+            if (integer && too_big(text + i, digits)) {
+                memcpy(out + n, ".0", 2);
+                n += 2;
+            }
+            i += digits;
+            continue;
+        }
+        if (in_string && text[i] == '\\' && i + 1 < len) {
+            out[n++] = text[i++];
+        } else if (text[i] == '"') {
+            in_string = !in_string;
+        }
+        out[n++] = text[i++];
+    }
+    return n;
+}
+
+static novaq_status parse_widened(json_t **out, const char *text, size_t len, json_error_t *je,
+                                  novaq_error *err) {
+    char *wide = NULL;
+    NQ_TRY(nq_alloc_raw(&wide, len, 2, err));
+    size_t n = widen_integers(wide, text, len);
+    *out = json_loadb(wide, n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, je);
+    nq_free(wide);
+    return NOVAQ_OK;
+}
+
 novaq_status nq_json_parse(json_t **out, const char *name, const char *text, size_t len,
                            novaq_error *err) {
     *out = NULL;
@@ -42,6 +98,9 @@ novaq_status nq_json_parse(json_t **out, const char *name, const char *text, siz
     }
     json_error_t je;
     *out = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &je);
+    if (*out == NULL && json_error_code(&je) == json_error_numeric_overflow) {
+        NQ_TRY(parse_widened(out, text, len, &je, err));
+    }
     if (*out == NULL) {
         return nq_fail(err, NOVAQ_E_FORMAT, "%s: line %d: bad JSON: %s", name, je.line, je.text);
     }

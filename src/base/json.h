@@ -11,7 +11,8 @@
 #include "base/status.h"
 
 /* Parses text[0..len) strictly: one value, duplicate keys refused, depth at
- * most 64. *out is the caller's (json_decref). name is for messages. */
+ * most 64. *out is the caller's (json_decref). name is for messages. Integers of more
+ * than 64 bits are real numbers. */
 NOVAQ_CHECK novaq_status nq_json_parse(json_t **out, const char *name, const char *text, size_t len,
                                        novaq_error *err);
 /* As nq_json_parse(), and the value must be an object. */

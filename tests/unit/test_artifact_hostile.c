@@ -163,7 +163,7 @@ static const hostile cases[] = {
     {NULL, "\"index\":0", "\"index\":1", BAD, "wrong index"},
     {NULL, "\"index\":0", "\"index\":-1", BAD, "index"},
     {"\"chunks\":[", "\"bytes\":", "\"bytes\":99999999999999", BAD, "size"},
-    {"\"chunks\":[", "\"bytes\":", "\"bytes\":99999999999999999999999999", BAD, "JSON"},
+    {"\"chunks\":[", "\"bytes\":", "\"bytes\":99999999999999999999999999", BAD, "bytes"},
     {"\"chunks\":[", "\"bytes\":", "\"bytes\":1", BAD, ""},
     {NULL, "\"file\":\"chunk-", "\"file\":\"../ck-", BAD, "file name"},
     {NULL, "\"file\":\"chunk-0", "\"file\":\"chunk-1", BAD, "file name"},
