@@ -143,15 +143,7 @@ static inline __attribute__((always_inline)) void unpack_width(uint8_t *dst, con
     }
 }
 
-static void unpack(uint8_t *dst, const uint8_t *src, uint64_t units, uint64_t unit_bytes,
-                   unsigned width, unsigned shift) {
-    switch (width) {
-    case 8: unpack_width(dst, src, units, unit_bytes, 8, 0); break;
-    case 4: unpack_width(dst, src, units, unit_bytes, 4, shift); break;
-    case 2: unpack_width(dst, src, units, unit_bytes, 2, shift); break;
-    default: unpack_width(dst, src, units, unit_bytes, 1, shift); break;
-    }
-}
+UNPACK
 
 /* Sixteen entries at a time; an index beyond its sixteen gives 0. */
 static void lut(int8_t *dst, const uint8_t *symbols, const int8_t *table, unsigned k, uint64_t n,

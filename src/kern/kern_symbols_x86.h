@@ -1,4 +1,4 @@
-/* kern_symbols_x86.h - unpacking symbols and looking them up, for x86.
+/* kern_symbols_x86.h - unpacking symbols, for x86.
  *
  * Included more than once: by kern_avx2.c and kern_avx512.c after kern_path_x86.h, each
  * compiled with its own flags. 256-bit registers: a unit of 32 symbols is one.
@@ -45,14 +45,6 @@ static inline __attribute__((always_inline)) void unpack_width(uint8_t *dst, con
     }
 }
 
-static void unpack(uint8_t *dst, const uint8_t *src, uint64_t units, uint64_t unit_bytes,
-                   unsigned width, unsigned shift) {
-    switch (width) {
-    case 8: unpack_width(dst, src, units, unit_bytes, 8, 0); break;
-    case 4: unpack_width(dst, src, units, unit_bytes, 4, shift); break;
-    case 2: unpack_width(dst, src, units, unit_bytes, 2, shift); break;
-    default: unpack_width(dst, src, units, unit_bytes, 1, shift); break;
-    }
-}
+UNPACK
 
 #endif
