@@ -87,20 +87,26 @@ INLINE void gemm_all(gemm *g, bool wide) {
 NO_INLINE void gemm_narrow(gemm *g) { gemm_all(g, false); }
 NO_INLINE void gemm_wide(gemm *g) { gemm_all(g, true); }
 
-/* Sums that do not wait for each other. */
-#define I8_SUMS 4
+/* Sums of one row that do not wait for each other. */
+#define APART 4
+
+INLINE int32_t sum_apart(const ACC *acc) {
+    int32_t sums[APART];
+    a_sums(sums, acc, APART);
+    return sums[0] + sums[1] + sums[2] + sums[3];
+}
 
 /* A row as it lies in a file. One row after the other, because memory is fastest read in
  * the order of its addresses. */
 INLINE int32_t i8_row(const uint8_t *w, uint64_t n, const int8_t *x) {
-    ACC acc[I8_SUMS];
-    for (unsigned i = 0; i < I8_SUMS; i++) {
+    ACC acc[APART];
+    for (unsigned i = 0; i < APART; i++) {
         acc[i] = a_zero();
     }
     uint64_t k = 0;
-    for (; k + I8_SUMS * V_BYTES <= n; k += I8_SUMS * V_BYTES) {
+    for (; k + APART * V_BYTES <= n; k += APART * V_BYTES) {
 #pragma GCC unroll 4
-        for (unsigned i = 0; i < I8_SUMS; i++) {
+        for (unsigned i = 0; i < APART; i++) {
             uint64_t at = k + (uint64_t)i * V_BYTES;
             acc[i] = a_dot_wide(acc[i], v_flip(v_load(w + at)), v_load((const uint8_t *)x + at));
         }
@@ -113,9 +119,7 @@ INLINE int32_t i8_row(const uint8_t *w, uint64_t n, const int8_t *x) {
         memcpy(rest, w + k, n - k);
         acc[1] = a_dot_wide(acc[1], v_flip(v_load(rest)), v_load((const uint8_t *)x + k));
     }
-    int32_t sums[I8_SUMS];
-    a_sums(sums, acc, I8_SUMS);
-    return sums[0] + sums[1] + sums[2] + sums[3];
+    return sum_apart(acc);
 }
 
 static void gemv_i8(int32_t *y, const int8_t *w, uint64_t rows, uint64_t n, const int8_t *x) {

@@ -1,5 +1,5 @@
 /* gemv_fields.h - products with symbols of one or two fields of up to 16 entries, on top of
- * gemv_body.h.
+ * gemm_body.h.
  *
  * Included more than once: by every variant.
  *
@@ -9,13 +9,10 @@
 #ifndef NQ_KERN_GEMV_FIELDS_H
 #define NQ_KERN_GEMV_FIELDS_H
 
-/* Sums that do not wait for each other. */
-#define FIELD_SUMS 4
-
 INLINE int32_t fields_sum(const nq_fields *f, const uint8_t *symbols, const int8_t *x, unsigned d,
                           bool two) {
-    ACC acc[FIELD_SUMS];
-    for (unsigned i = 0; i < FIELD_SUMS; i++) {
+    ACC acc[APART];
+    for (unsigned i = 0; i < APART; i++) {
         acc[i] = a_zero();
     }
     for (uint64_t i = 0; i < f->stride; i += V_BYTES) {
@@ -29,12 +26,10 @@ INLINE int32_t fields_sum(const nq_fields *f, const uint8_t *symbols, const int8
                           v_lookup(v_load(f->tables + (size_t)(d + v) * NQ_PLANE_ALIGN), second));
             }
             V xs = v_load((const uint8_t *)x + v * f->x_plane + i);
-            acc[v % FIELD_SUMS] = a_dot_wide(acc[v % FIELD_SUMS], w, xs);
+            acc[v % APART] = a_dot_wide(acc[v % APART], w, xs);
         }
     }
-    int32_t sums[FIELD_SUMS];
-    a_sums(sums, acc, FIELD_SUMS);
-    return sums[0] + sums[1] + sums[2] + sums[3];
+    return sum_apart(acc);
 }
 
 #define FIELDS(NAME, D)                                                                            \

@@ -149,7 +149,7 @@ static void add_component(int8_t *dst, const level_job *w, unsigned v) {
 /* sums (d, plane) = `first` plus the entries of one row, over all levels; the row's own
  * symbols and its history are in the ring. */
 static void sum_levels(int8_t *sums, uint64_t plane, int first, const nq_qmat *q,
-                       const row_scratch *rs, uint64_t row, const nq_kern *kern) {
+                       const row_scratch *rs, uint64_t row) {
     const nq_scheme *s = &q->scheme;
     uint64_t stride = nq_scheme_row_symbols(s, q->cols);
     uint64_t per_group = q->groups == 1 ? stride : q->group_cols / s->d;
@@ -159,7 +159,7 @@ static void sum_levels(int8_t *sums, uint64_t plane, int first, const nq_qmat *q
         uint64_t j0 = g * per_group;
         uint64_t j1 = g + 1 == q->groups ? stride : j0 + per_group;
         for (unsigned l = 0; l < s->levels; l++) {
-            level_job w = {.kern = kern,
+            level_job w = {.kern = rs->rows.kern,
                            .entries = book + nq_level_offset(s, l),
                            .level = l,
                            .k = s->k[s->field[l]],
@@ -182,8 +182,8 @@ static void sum_levels(int8_t *sums, uint64_t plane, int first, const nq_qmat *q
 }
 
 /* The same in rs->sums, without anything added. */
-static void sum_row(const nq_qmat *q, const row_scratch *rs, uint64_t row, const nq_kern *kern) {
-    sum_levels(rs->sums, nq_scheme_row_symbols(&q->scheme, q->cols), 0, q, rs, row, kern);
+static void sum_row(const nq_qmat *q, const row_scratch *rs, uint64_t row) {
+    sum_levels(rs->sums, nq_scheme_row_symbols(&q->scheme, q->cols), 0, q, rs, row);
 }
 
 static float row_factor(const nq_qmat *q, uint64_t row) {
@@ -239,13 +239,12 @@ void nq_qmat_decode(float *out, const nq_qmat *q, uint64_t row0, uint64_t count,
         }
         return;
     }
-    const nq_kern *kern = nq_kern_best();
     row_scratch rs = carve(q, scratch);
     make_tables(&rs, q, 0);
     unpack_history(q, &rs, row0);
     for (uint64_t i = 0; i < count; i++) {
         unpack_row(q, &rs, row0 + i);
-        sum_row(q, &rs, row0 + i, kern);
+        sum_row(q, &rs, row0 + i);
         write_row(out + i * q->cols, q, &rs, row0 + i);
     }
 }
@@ -311,7 +310,7 @@ void nq_qmat_gemv(float *y, const nq_qmat *q, uint64_t row0, uint64_t count, con
         unpack_history(q, &rs, row0);
         for (uint64_t i = 0; i < count; i++) {
             unpack_row(q, &rs, row0 + i);
-            sum_row(q, &rs, row0 + i, kern);
+            sum_row(q, &rs, row0 + i);
             y[i] = row_factor(q, row0 + i) * kern->dot_i8(rs.sums, rs.planes, n);
         }
     }
@@ -331,13 +330,12 @@ void nq_qmat_sums(uint8_t *out, uint64_t plane, int first, const nq_qmat *q, uin
         }
         return;
     }
-    const nq_kern *kern = nq_kern_best();
     row_scratch rs = carve(q, scratch);
     make_tables(&rs, q, first);
     unpack_history(q, &rs, row0);
     for (uint64_t i = 0; i < count; i++) {
         unpack_row(q, &rs, row0 + i);
-        sum_levels((int8_t *)out + i * q->scheme.d * plane, plane, first, q, &rs, row0 + i, kern);
+        sum_levels((int8_t *)out + i * q->scheme.d * plane, plane, first, q, &rs, row0 + i);
     }
 }
 
